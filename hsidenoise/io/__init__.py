@@ -1,0 +1,133 @@
+"""Scenes in and out of files. Opening sniffs by content; nothing is ever written beside an input."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ..cube import Cube
+from ..errors import ReadError, UnsupportedError
+
+if TYPE_CHECKING:
+    from .write import CubeWriter, check_output, create_cube, describe_output, output_driver
+
+__all__ = ["CubeWriter", "check_output", "create_cube", "describe_output", "gdal_env", "open_cube", "output_driver"]
+
+_LATER = {"HDF4", "HDF5", "netCDF", "MATLAB"}
+_FAULTS = {
+    "git-LFS pointer": "is a git-LFS pointer, not the file itself; run 'git lfs pull'",
+    "HTML page": "is an HTML page saved under this name; the download failed, fetch it again",
+    "gzip": "is gzip-compressed; unpack it with gunzip first, or read it as /vsigzip/{name}",
+    "zip": "is a zip archive; unpack it, or name the image in it as /vsizip/{name}/image.tif",
+}
+
+
+@contextmanager
+def gdal_env(config: Sequence[str] = ()) -> Iterator[None]:
+    """GDAL configured for streaming, for a whole run; `config` holds ``NAME=VALUE`` strings (``--config``).
+
+    The functions here enter it themselves; around several of them it carries the user's configuration.
+    """
+    from .gdal import environment
+
+    with environment(config):
+        yield
+
+
+def open_cube(name: str | os.PathLike[str], *, nodata: str = "") -> Cube:
+    """Open a scene, its pixels still on disk.
+
+    Parameters
+    ----------
+    name
+        A path (for ENVI the header or the data file), or any name GDAL knows: ``/vsi...``, subdatasets, URLs.
+    nodata
+        Overrides the file's own: a number, ``nan``, ``null`` for none; empty keeps it.
+
+    Raises
+    ------
+    ReadError
+        Missing, damaged, truncated, or not what its name says.
+    UnsupportedError
+        Intact, but no raster that can be denoised and given back.
+    SceneTooLargeError
+        The header announces more than is credible.
+    UsageError
+        `nodata` is not understood or no value of the scene's type.
+    """
+    text = os.fspath(name)
+    with gdal_env():
+        cube = _open(text)
+    if not nodata:
+        return cube
+    from .nodata import override
+
+    try:
+        return replace(cube, nodata=(override(nodata, cube.dtype),) * cube.shape[0])
+    except BaseException:
+        cube.close()
+        raise
+
+
+def _open(name: str) -> Cube:
+    from . import envi, raster, sniff
+
+    if sniff.is_gdal_name(name):
+        return raster.open_raster(name)
+    what = sniff.kind(name)
+    if what == "ENVI header":
+        return _open_envi(name, envi.data_of(name), name)
+    if what in ("git-LFS pointer", "HTML page"):
+        raise ReadError(f"{name}: {_FAULTS[what]}")
+    if what in _LATER:
+        raise UnsupportedError(f"{name}: is a {what} file, which is not supported yet; convert it to GeoTIFF or ENVI")
+    if what in ("TIFF", "JP2", "VRT"):
+        return raster.open_raster(name)
+    # Raw pixels can begin with any bytes, so a header decides before the rest of the magic does.
+    found = envi.header_of(name)
+    if found:
+        return _open_envi(name, name, found)
+    if what in _FAULTS:
+        raise ReadError(f"{name}: {_FAULTS[what].format(name=name)}")
+    try:
+        return raster.open_raster(_esri_data(name) if name.lower().endswith(".hdr") else name)
+    except UnsupportedError:
+        raise
+    except ReadError as error:
+        if what == "text":
+            raise ReadError(f"{name}: is a text file, no raster") from error
+        if "not recognized" not in str(error):
+            raise
+        raise ReadError(
+            f"{name}: neither a format GDAL knows nor raw data with an ENVI header ({os.path.basename(name)}.hdr)"
+        ) from error
+
+
+def _esri_data(header: str) -> str:
+    """The data file of an ESRI header, which shares the suffix with ENVI's; the name itself where there is none."""
+    stem = header[:-4]
+    candidates = [stem + s for x in (".bil", ".bip", ".bsq", ".bin", ".flt", ".dat") for s in (x, x.upper())]
+    return next(filter(os.path.isfile, candidates), header)
+
+
+def _open_envi(name: str, data: str, header: str) -> Cube:
+    from . import envi, raster, sniff
+
+    what = sniff.kind(data)
+    if what == "git-LFS pointer":
+        raise ReadError(f"{data}: {_FAULTS[what]}")
+    if what == "TIFF":  # 'file type = TIFF', or the sidecar header of a DESIS product
+        return raster.open_raster(data)
+    return envi.open_envi(name, data, header)
+
+
+def __getattr__(name: str) -> Any:
+    # Writing is loaded when first used: opening a scene does not need it.
+    if name in __all__:
+        from . import write
+
+        return getattr(write, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,96 @@
+"""GDAL's surroundings: cache, sidecars, error and warning translation. Everything rasterio does happens in here."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import rasterio
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from ..errors import HSIDenoiseError, ReadError, UsageError
+
+CACHE_BYTES = 128 * 2**20
+FAILURES = (RasterioError, CPLE_BaseError, UnicodeDecodeError, ValueError, TypeError, AttributeError, MemoryError)
+
+
+def pairs(items: Sequence[str], option: str) -> dict[str, str]:
+    """``NAME=VALUE`` strings as a dictionary with upper-case names.
+
+    Raises
+    ------
+    UsageError
+        An item holds no ``=``.
+    """
+    out = {}
+    for item in items:
+        key, sign, value = item.partition("=")
+        if not sign or not key.strip():
+            raise UsageError(f"--{option} {item}: write it as NAME=VALUE")
+        out[key.strip().upper()] = value.strip()
+    return out
+
+
+@contextmanager
+def environment(config: Sequence[str] = ()) -> Iterator[None]:
+    """GDAL configured for streaming: a small block cache, no chatter; `config` holds ``NAME=VALUE`` strings.
+
+    The block cache defaults to 5 % of all memory, which would dominate what a streaming program needs; it is 128 MB
+    here unless the user set ``GDAL_CACHEMAX``. GDAL writes an ``.aux.xml`` beside a file only after something was
+    changed or statistics were computed; inputs are opened read-only and statistics never asked for.
+    """
+    options: dict[str, str | int] = dict(pairs(config, "config"))
+    cache = str(options.pop("GDAL_CACHEMAX", "" if "GDAL_CACHEMAX" in os.environ else CACHE_BYTES))
+    if cache.isdecimal():
+        # rasterio hands the number on as bytes; GDAL's own rule is that small numbers are megabytes.
+        options["GDAL_CACHEMAX"] = int(cache) if int(cache) >= 100_000 else int(cache) * 2**20
+    elif cache:
+        raise UsageError(f"--config GDAL_CACHEMAX={cache}: give megabytes or bytes as a whole number")
+    with rasterio.Env(**options), warnings.catch_warnings():
+        # A scene without georeferencing is no fault: laboratory and airborne raw data have none.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
+
+
+@contextmanager
+def reading(name: str, what: str = "cannot be read") -> Iterator[None]:
+    """Turn whatever GDAL and rasterio raise into one `ReadError` line about `name`."""
+    try:
+        yield
+    except HSIDenoiseError:
+        raise
+    except FAILURES as error:
+        raise ReadError(f"{name}: {what} ({cause(error)})") from error
+
+
+def cause(error: BaseException) -> str:
+    """The innermost message of a chain, on one line: rasterio's outer one often says only "see previous exception"."""
+    while error.__cause__ is not None or (error.__context__ is not None and not error.__suppress_context__):
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    text = " ".join(str(error).split())
+    return text[:200] or type(error).__name__
+
+
+class _Collector(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@contextmanager
+def messages() -> Iterator[list[str]]:
+    """Collect what GDAL warns of meanwhile; rasterio sends it to the ``rasterio`` logger."""
+    collector = _Collector()
+    logger = logging.getLogger("rasterio")
+    logger.addHandler(collector)
+    try:
+        yield collector.lines
+    finally:
+        logger.removeHandler(collector)

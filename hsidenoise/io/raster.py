@@ -1,0 +1,201 @@
+"""Rasters GDAL reads: GeoTIFF, BigTIFF, COG, JP2, VRT, EHdr and whatever else its drivers know."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.windows import Window as GdalWindow
+
+from ..bands import Bands, from_envi, from_gtiff
+from ..cube import Cube, Geo, Window
+from ..errors import MetadataWarning, ReadError, UnsupportedError
+from . import envi, gdal, georef, header, nodata, tiffcheck
+
+# Domains GDAL makes up itself, or which describe the container rather than the scene.
+_DERIVED = {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "RPC", "LocationInfo", "TIFF"}
+_RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+
+
+def open_raster(name: str) -> Cube:
+    """Open a raster through GDAL; `name` may be a path or any GDAL name.
+
+    Raises
+    ------
+    ReadError
+        GDAL cannot open it, or parts of it lie beyond the end of the file.
+    UnsupportedError
+        A container without pixels of its own, several pages, complex, paletted or mixed pixels.
+    SceneTooLargeError
+        The header announces absurdly more than the file can hold.
+    """
+    with gdal.environment(), gdal.reading(name, "cannot be opened"):
+        source = rasterio.open(name)
+        try:
+            return _describe(name, source)
+        except BaseException:
+            source.close()
+            raise
+
+
+def _describe(name: str, source: rasterio.DatasetReader) -> Cube:
+    _refuse(name, source)
+    count = source.count
+    structure = source.tags(ns="IMAGE_STRUCTURE")
+    dtype = source.dtypes[0]
+    tags = {ns: dict(source.tags(ns=ns)) for ns in ["", *source.tag_namespaces()] if ns not in _DERIVED}
+    band_tags = tuple(
+        {ns: dict(source.tags(i, ns=ns)) for ns in ["", *source.tag_namespaces(i)] if ns not in _DERIVED}
+        for i in source.indexes
+    )
+    descriptions = tuple(source.descriptions)
+    files = tuple(source.files)
+    if source.driver == "ENVI":  # inside an archive or another virtual file system
+        keys = {" ".join(k.replace("_", " ").lower().split()): v for k, v in tags.get("ENVI", {}).items()}
+        bands = from_envi(keys, count, name)
+        descriptions = bands.names or (None,) * count
+    else:
+        bands = from_gtiff(tags, band_tags, descriptions, name)
+        if source.driver == "GTiff" and not bands.wavelength:
+            bands, files = _from_sidecar(name, bands, source, files)
+    roles = tuple("alpha" if c is ColorInterp.alpha else "" for c in source.colorinterp)
+    if any(roles):
+        bands = Bands(bands.count, bands.wavelength, bands.fwhm, bands.good, bands.names, roles)
+    mask = _mask_kind(source, any(roles))
+    lock = threading.Lock()
+    identity = source.transform.is_identity
+    return Cube(
+        name=name,
+        format=source.driver,
+        shape=(count, source.height, source.width),
+        dtype=dtype,
+        bands=bands,
+        geo=Geo(
+            crs=georef.wkt(source.crs),
+            transform=None if identity else tuple(source.transform[:6]),
+            gcps=georef.gcps(source),
+            gcps_crs=georef.wkt(source.gcps[1]) if source.gcps[0] else None,
+            rpcs=dict(source.tags(ns="RPC")) or None,
+            area_or_point=tags[""].get("AREA_OR_POINT", ""),
+        ),
+        nodata=_nodata(name, source, dtype),
+        scale=tuple(source.scales),
+        offset=tuple(source.offsets),
+        read_raw=_reader(name, source, lock),
+        read_mask=_mask_reader(name, source, lock) if mask else None,
+        tags=tags,
+        band_tags=band_tags,
+        layout={
+            "driver": source.driver,
+            "interleave": structure.get("INTERLEAVE", "").lower(),
+            "block": tuple(source.block_shapes[0]),
+            "compress": structure.get("COMPRESSION", "").upper(),
+            "predictor": structure.get("PREDICTOR", ""),
+            "nbits": source.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", ""),
+            "rgb": tuple(source.colorinterp[:3]) == _RGB,
+            "colorinterp": tuple(c.name for c in source.colorinterp),
+            "descriptions": descriptions,
+            "units": tuple(source.units),
+            "mask": mask,
+            "files": files,
+        },
+        on_close=source.close,
+    )
+
+
+def _refuse(name: str, source: rasterio.DatasetReader) -> None:
+    pages = source.subdatasets
+    if source.count == 0:
+        inside = f"; it holds {', '.join(pages[:3])}{' ...' if len(pages) > 3 else ''}" if pages else ""
+        raise UnsupportedError(f"{name}: a {source.driver} container without pixels of its own{inside}")
+    if source.driver == "GTiff" and len(pages) > 1:
+        raise UnsupportedError(
+            f"{name}: a TIFF of {len(pages)} pages; cubes stored as pages are not supported yet, and one page "
+            f"alone is not the scene (name it to take it: GTIFF_DIR:1:{name})"
+        )
+    if any("complex" in t for t in source.dtypes):
+        raise UnsupportedError(f"{name}: complex pixels ({source.dtypes[0]}) are not supported; denoise magnitudes")
+    if len(set(source.dtypes)) > 1:
+        raise UnsupportedError(f"{name}: bands of different types ({', '.join(sorted(set(source.dtypes)))})")
+    bits = source.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
+    if ColorInterp.palette in source.colorinterp and bits != "1":
+        raise UnsupportedError(f"{name}: a colour table turns its pixels into class numbers, not measurements")
+    tiffcheck.check(name, source)
+
+
+def _from_sidecar(
+    name: str, bands: Bands, source: rasterio.DatasetReader, files: tuple[str, ...]
+) -> tuple[Bands, tuple[str, ...]]:
+    """Wavelengths from an ENVI-style header beside a TIFF (DESIS products), where its size is the TIFF's."""
+    path = envi.header_of(name) if os.path.isfile(name) else None
+    if path is None:
+        return bands, files
+    try:
+        keys = header.read(path).keys()
+        fits = [int(float(keys[k])) for k in ("bands", "lines", "samples")] == [source.count, *source.shape]
+    except (ReadError, KeyError, ValueError):
+        return bands, files
+    if not fits or "wavelength" not in keys:
+        return bands, files
+    found = from_envi(keys, source.count, path)
+    return Bands(bands.count, found.wavelength, found.fwhm, bands.good or found.good, bands.names), (*files, path)
+
+
+def _mask_kind(source: rasterio.DatasetReader, alpha: bool) -> str:
+    """``alpha``, ``dataset``, ``band``, or ``""`` where nodata and finiteness already say everything."""
+    plain = ([MaskFlags.nodata], [MaskFlags.all_valid])
+    if alpha:
+        return "alpha"
+    if all(flags in plain for flags in source.mask_flag_enums):
+        return ""
+    return "dataset" if all(MaskFlags.per_dataset in flags for flags in source.mask_flag_enums) else "band"
+
+
+def _nodata(name: str, source: rasterio.DatasetReader, dtype: str) -> tuple[float | None, ...]:
+    out = []
+    for value in source.nodatavals:
+        fitted = None if value is None else nodata.fit(value, dtype)
+        if value is not None and fitted is None:
+            warnings.warn(f"{name}: nodata {value:g} is no {dtype}; not used", MetadataWarning, stacklevel=4)
+        out.append(fitted)
+    return tuple(out)
+
+
+def _window(window: Window) -> GdalWindow:
+    rows, cols = window.shape
+    return GdalWindow(window.col_start, window.row_start, cols, rows)
+
+
+def _reader(
+    name: str, source: rasterio.DatasetReader, lock: threading.Lock
+) -> Callable[[Window, Sequence[int]], NDArray[Any]]:
+    def read_raw(window: Window, bands: Sequence[int]) -> NDArray[Any]:
+        # A GDAL dataset serves one thread at a time.
+        with lock, gdal.environment(), gdal.reading(name, "damaged, its pixels cannot be read"):
+            pixels: NDArray[Any] = source.read([b + 1 for b in bands], window=_window(window))
+            return pixels
+
+    return read_raw
+
+
+def _mask_reader(
+    name: str, source: rasterio.DatasetReader, lock: threading.Lock
+) -> Callable[[Window, Sequence[int]], NDArray[np.bool_]]:
+    alphas: Mapping[int, bool] = {i: c is ColorInterp.alpha for i, c in enumerate(source.colorinterp)}
+
+    def read_mask(window: Window, bands: Sequence[int]) -> NDArray[np.bool_]:
+        with lock, gdal.environment(), gdal.reading(name, "damaged, its mask cannot be read"):
+            mask: NDArray[np.bool_] = source.read_masks([b + 1 for b in bands], window=_window(window)) != 0
+        for i, band in enumerate(bands):
+            if alphas[band]:
+                mask[i] = True
+        return mask
+
+    return read_mask

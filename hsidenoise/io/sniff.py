@@ -1,0 +1,73 @@
+"""What a file is, by its first bytes: extensions lie, and a failed download should be called one."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from ..errors import ReadError
+from . import header
+
+_MAGIC = (
+    (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"), (b"MM\0+", "TIFF"),
+    (b"\0\0\0\x0cjP  ", "JP2"), (b"\xff\x4f\xff\x51", "JP2"),
+    (b"\x0e\x03\x13\x01", "HDF4"),
+    (b"CDF\x01", "netCDF"), (b"CDF\x02", "netCDF"), (b"CDF\x05", "netCDF"),
+    (b"MATLAB 5.0", "MATLAB"), (b"MATLAB 7.3", "MATLAB"),
+    (b"version https://git-lfs", "git-LFS pointer"),
+    (b"\x1f\x8b", "gzip"), (b"PK\x03\x04", "zip"),
+)  # fmt: skip
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_HTML = re.compile(rb"\s*(<!--.*?-->\s*)?<(!doctype\s+html|html|head|body)", re.IGNORECASE | re.DOTALL)
+# GDAL names such as /vsizip/a.zip/b.tif, NETCDF:"f.nc":v, https://..., zip+s3://...
+_GDAL_NAME = re.compile(r"/vsi|[A-Za-z][A-Za-z0-9+_]+:")
+
+
+def is_gdal_name(name: str) -> bool:
+    """Whether this is no plain path but something only GDAL can resolve."""
+    return not os.path.lexists(name) and (bool(_GDAL_NAME.match(name)) or name.lstrip().startswith("<VRTDataset"))
+
+
+def kind(path: str) -> str:
+    """``TIFF``, ``HDF5``, ``gzip``, ``ENVI header``, ``HTML page``, ``text`` ... or ``""`` where no magic is known.
+
+    Raises
+    ------
+    ReadError
+        Missing, a directory, empty or not readable.
+    """
+    if os.path.isdir(path):
+        raise ReadError(f"{path}: is a directory; name the image file in it")
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4096)
+            for at in (0, 512, 1024, 2048):
+                file.seek(at)
+                if file.read(8) == _HDF5:
+                    return "MATLAB" if start.startswith(b"MATLAB") else "HDF5"
+    except FileNotFoundError:
+        raise ReadError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ReadError(f"{path}: cannot be opened ({error.strerror})") from error
+    if not start:
+        raise ReadError(f"{path}: the file is empty; fetch it again")
+    for magic, what in _MAGIC:
+        if start.startswith(magic):
+            return what
+    if header.is_header(start):
+        return "ENVI header"
+    if _HTML.match(start):
+        return "HTML page"
+    if b"<VRTDataset" in start:
+        return "VRT"
+    return "text" if _is_text(start) else ""
+
+
+def _is_text(start: bytes) -> bool:
+    try:
+        text = start.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(start) - 3:
+            return False
+        text = start[: error.start].decode("utf-8")
+    return all(c.isprintable() or c in "\r\n\t\f" for c in text)

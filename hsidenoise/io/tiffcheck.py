@@ -1,0 +1,68 @@
+"""Is a TIFF whole, and is its size credible? Asked before any output is opened; GDAL itself only notices on reading."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import numpy as np
+import rasterio
+
+from ..errors import ReadError, SceneTooLargeError
+
+# No real scene shrinks further: a file that is sparse but for one block in ten thousand still stays below.
+_RATIO = 50_000
+_CREDIBLE = 2**30
+_LARGEST_BLOCK = 2 * 2**30
+_MOST_BLOCKS = 20_000
+
+
+def check(name: str, source: rasterio.DatasetReader) -> None:
+    """Compare what the header announces with the file.
+
+    Raises
+    ------
+    ReadError
+        A strip or tile lies beyond the end of the file.
+    SceneTooLargeError
+        More than 1 GiB announced and more than 50,000 times the file's own size, or single blocks above 2 GiB.
+    """
+    if not os.path.isfile(name):
+        return
+    size = os.path.getsize(name)
+    itemsize = np.dtype(source.dtypes[0]).itemsize
+    announced = math.prod((source.count, *source.shape)) * itemsize
+    text = f"{source.count} bands of {source.height} x {source.width}"
+    if announced > _CREDIBLE and announced > _RATIO * size and source.driver != "VRT":
+        raise SceneTooLargeError(
+            f"{name}: announces {text} pixels, {announced / 2**30:.1f} GiB, in a file of {size} bytes; "
+            f"more than {_RATIO} times its size is not credible, the header is damaged"
+        )
+    pixel = source.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
+    block = math.prod(source.block_shapes[0]) * itemsize * (source.count if pixel else 1)
+    if block > _LARGEST_BLOCK:
+        raise SceneTooLargeError(
+            f"{name}: one block takes {block / 2**30:.1f} GiB of memory; rewrite it in smaller tiles "
+            "(gdal_translate -co TILED=YES)"
+        )
+    if source.driver == "GTiff":
+        _blocks(name, source, size, pixel)
+
+
+def _blocks(name: str, source: rasterio.DatasetReader, size: int, pixel: bool) -> None:
+    """Every block that is stored must end inside the file; of very many, look at an even sample and the last ones."""
+    height, width = source.block_shapes[0]
+    down, across = math.ceil(source.height / height), math.ceil(source.width / width)
+    planes = 1 if pixel else source.count
+    total = down * across * planes
+    step = max(1, total // _MOST_BLOCKS)
+    for index in {*range(0, total, step), *range(max(0, total - 100), total)}:
+        band, place = divmod(index, down * across)
+        row, col = divmod(place, across)
+        offset = source.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=band + 1)
+        length = source.get_tag_item(f"BLOCK_SIZE_{col}_{row}", "TIFF", bidx=band + 1)
+        if offset and length and int(offset) + int(length) > size:
+            raise ReadError(
+                f"{name}: truncated: a block of band {band + 1} ends at byte {int(offset) + int(length)}, "
+                f"the file has {size}; fetch it again"
+            )

@@ -1,0 +1,405 @@
+"""Outputs: which driver, may it be written, and a writer that leaves either a whole file or none."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cube import Cube
+from ..errors import OutputExistsError, UsageError, WriteError
+from . import nodata as nodata_
+from . import sniff
+
+_DRIVERS = {"gtiff": "GTiff", "cog": "COG", "envi": "ENVI"}
+_SUFFIXES = {".tif": "GTiff", ".tiff": "GTiff"} | dict.fromkeys(
+    (".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".hdr"), "ENVI"
+)
+# Files that readers take for part of an image of this name, so that a stale one would corrupt a new image.
+_SIDECARS = (".aux.xml", ".ovr", ".msk")
+
+
+class Plan(NamedTuple):
+    """Everything decided about an output before its first byte."""
+
+    path: str
+    driver: str
+    bands: tuple[int, ...]
+    dtype: str
+    nodata: tuple[float | None, ...]
+    nodata_asked: bool
+    co: dict[str, str]
+
+    @property
+    def header(self) -> str:
+        """The header's path, for ENVI."""
+        return header_path(self.path)
+
+
+class Sink(Protocol):
+    """Where pixels go: into temporary files until `finish` names those and their final places, main file last."""
+
+    def write(self, row_start: int, block: NDArray[Any]) -> None:
+        """Take the next full-width rows, ``(bands, rows, cols)``."""
+
+    def finish(self) -> list[tuple[str, str]]:
+        """Close; returns ``(temporary, final)`` pairs."""
+
+    def discard(self) -> None:
+        """Close and remove everything temporary."""
+
+
+class CubeWriter:
+    """Takes a scene row by row; on a clean exit the output appears under its name, otherwise nothing does.
+
+    Attributes
+    ----------
+    path
+        The image file (for ENVI the data file, even where the header was named).
+    shape, dtype
+        What `write` expects in all: ``(bands, rows, cols)`` and the NumPy dtype name.
+    """
+
+    def __init__(self, plan: Plan, shape: tuple[int, int, int], sink: Callable[[], Sink]) -> None:
+        self.path = plan.path
+        self.shape = shape
+        self.dtype = plan.dtype
+        self._targets = _targets(plan.path, plan.driver)
+        self._open = sink
+        self._sink: Sink | None = None
+        self._row = 0
+
+    def __enter__(self) -> CubeWriter:
+        with _writing(self.path):
+            self._sink = self._open()
+        return self
+
+    def write(self, row_start: int, block: NDArray[Any]) -> None:
+        """Write the next rows.
+
+        Parameters
+        ----------
+        row_start
+            Zero-based first row; must follow on the rows written before.
+        block
+            ``(bands, n_rows, cols)`` in the output's dtype.
+
+        Raises
+        ------
+        ValueError
+            Rows out of order, or a block of another shape or dtype (a mistake in the program).
+        WriteError
+            The disk is full or gone.
+        """
+        bands, rows, cols = self.shape
+        stop = row_start + block.shape[1]
+        if row_start != self._row or stop > rows:
+            raise ValueError(f"rows {row_start} to {stop} do not follow on row {self._row} of {rows}")
+        if block.shape[0] != bands or block.shape[2] != cols or block.dtype != np.dtype(self.dtype):
+            raise ValueError(f"a block of {block.shape} {block.dtype} in an output of {self.shape} {self.dtype}")
+        if self._sink is None:
+            raise ValueError("use the writer as a context manager")
+        with _writing(self.path):
+            self._sink.write(row_start, block)
+        self._row = stop
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        sink, self._sink = self._sink, None
+        if sink is None:
+            return
+        try:
+            if kind is None:
+                if self._row != self.shape[1]:
+                    raise WriteError(f"{self.path}: only {self._row} of {self.shape[1]} rows were written")
+                with _writing(self.path):
+                    _commit(sink.finish(), self._targets)
+        finally:
+            sink.discard()
+
+
+@contextlib.contextmanager
+def _writing(path: str) -> Any:
+    from . import gdal
+
+    try:
+        with gdal.environment():
+            yield
+    except (UsageError, WriteError):
+        raise
+    except (OSError, *gdal.FAILURES) as error:
+        raise WriteError(f"{path}: cannot be written ({gdal.cause(error)}); nothing is left under this name") from error
+
+
+def _commit(pairs: list[tuple[str, str]], targets: Sequence[str]) -> None:
+    """Flush to disk, then rename, sidecars before the image; remove sidecars of a replaced image that have no heir."""
+    for temporary, _ in pairs:
+        handle = os.open(temporary, os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    heirs = {final for _, final in pairs}
+    for stale in targets:
+        if stale not in heirs and os.path.lexists(stale):
+            os.remove(stale)
+    for temporary, final in pairs:
+        os.replace(temporary, final)
+    folder = os.open(os.path.dirname(os.path.abspath(pairs[-1][1])), os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    except OSError:
+        pass  # some network file systems have no fsync for folders; the files themselves are safe
+    finally:
+        os.close(folder)
+
+
+def temporary(path: str) -> str:
+    """A hidden name in the target's folder, so that the final rename stays within one file system."""
+    folder, base = os.path.split(path)
+    return os.path.join(folder, f".{base}.{secrets.token_hex(4)}.part")
+
+
+def header_path(path: str) -> str:
+    """The ENVI header of a data file: ``x.hdr`` for the usual suffixes, else the whole name and ``.hdr``."""
+    stem, suffix = os.path.splitext(path)
+    return (stem if suffix.lower() in _SUFFIXES else path) + ".hdr"
+
+
+def output_driver(path: str | os.PathLike[str], of: str, like: Cube) -> str:
+    """``GTiff``, ``COG`` or ``ENVI``: what was asked for, else by suffix, else as the input.
+
+    Raises
+    ------
+    UsageError
+        Neither says one of the three.
+    """
+    return _driver(os.fspath(path), of, like.layout.get("driver", ""))
+
+
+def _driver(path: str, of: str, default: str) -> str:
+    if of:
+        if of.lower() not in _DRIVERS:
+            raise UsageError(f"--of {of}: can write {', '.join(_DRIVERS.values())}")
+        return _DRIVERS[of.lower()]
+    suffix = os.path.splitext(path)[1].lower()
+    if not suffix:
+        return default if default in ("GTiff", "ENVI") else "GTiff"
+    if suffix not in _SUFFIXES:
+        raise UsageError(
+            f"{path}: no format is known for {suffix}; use .tif (GeoTIFF), .img, .dat, .bsq, .bil, .bip, .raw "
+            "or .hdr (ENVI), or say --of GTiff, COG or ENVI"
+        )
+    return _SUFFIXES[suffix]
+
+
+def _targets(path: str, driver: str) -> tuple[str, ...]:
+    """Every path the output occupies or whose leftovers would be taken for part of it."""
+    heads = dict.fromkeys((header_path(path), path + ".hdr", os.path.splitext(path)[0] + ".hdr"))
+    return (path, *(heads if driver == "ENVI" else ()), *(path + s for s in _SIDECARS))
+
+
+def _data_path(path: str, driver: str) -> str:
+    """An ENVI output named by its header gets the data file beside it."""
+    return path[:-4] + ".img" if driver == "ENVI" and path.lower().endswith(".hdr") else path
+
+
+def _input_files(name: str) -> list[str]:
+    """All local files that make up an input, as far as they can be told without opening it."""
+    from . import envi
+    from .header import is_header
+
+    if not os.path.isfile(name):
+        return []
+    files = [name]
+    with open(name, "rb") as file:
+        if is_header(file.read(4096)):
+            with contextlib.suppress(OSError):  # without its data it is no input anyone could lose
+                files.append(envi.data_of(name))
+    found = envi.header_of(name)
+    return [*files, *([found] if found else [])]
+
+
+def check_output(
+    path: str | os.PathLike[str], *, inputs: Sequence[str | os.PathLike[str]], overwrite: bool, of: str = ""
+) -> None:
+    """Refuse, before anything is read, an output that must not or cannot be written.
+
+    Parameters
+    ----------
+    path
+        The output.
+    inputs
+        Every file of this run that is read; none may be replaced, whatever `overwrite` says.
+    overwrite
+        Whether other existing files may be replaced.
+    of
+        The driver asked for, if any.
+
+    Raises
+    ------
+    OutputExistsError
+        The output (or its header or sidecar) exists, or is one of the inputs, be it through a link.
+    UsageError
+        The folder is missing or cannot be written, or the name says no known format.
+    """
+    text = os.fspath(path)
+    if sniff.is_gdal_name(text):
+        raise UsageError(f"{text}: outputs are local files; write it here and copy it there")
+    if os.path.isdir(text):
+        raise UsageError(f"{text}: is a directory; name a file in it")
+    folder = os.path.dirname(text) or "."
+    if not os.path.isdir(folder):
+        raise UsageError(f"{text}: the folder {folder} does not exist; create it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{text}: the folder {folder} cannot be written; choose another")
+    driver = _driver(text, of, "ENVI")  # without a suffix it may become ENVI, so guard its header too
+    targets = [t for t in (text, *_targets(_data_path(text, driver), driver)) if os.path.lexists(t)]
+    for source in (f for name in inputs for f in _input_files(os.fspath(name))):
+        for target in targets:
+            if os.path.exists(target) and os.path.samefile(source, target):
+                raise OutputExistsError(f"{text}: would replace the input {source}; choose another name")
+    if targets and not overwrite:
+        raise OutputExistsError(f"{targets[0]}: exists; choose another name or give --overwrite")
+
+
+def plan(
+    path: str | os.PathLike[str], like: Cube, dtype: str, nodata: str, of: str, co: Sequence[str],
+    bands: Sequence[int] | None,
+) -> Plan:  # fmt: skip
+    """Decide driver, data type, nodata and options; see `create_cube` for the arguments and errors."""
+    from . import gdal
+
+    driver = output_driver(path, of, like)
+    chosen = tuple(range(like.shape[0]) if bands is None else bands)
+    try:
+        kind = np.dtype(dtype or like.dtype)
+    except TypeError:
+        kind = np.dtype(object)
+    if kind.kind not in "iuf" or kind.name == "float16":
+        raise UsageError(f"--dtype {dtype}: choose uint8, int8, uint16, int16, uint32, int32, float32 or float64")
+    if driver == "ENVI" and kind.name == "int8":
+        raise UsageError(f"{os.fspath(path)}: ENVI has no int8; choose --dtype int16 or --of GTiff")
+    if nodata:
+        values: tuple[float | None, ...] = (nodata_.override(nodata, kind.name),) * len(chosen)
+    else:
+        given = [like.nodata[i] for i in chosen]
+        values = tuple(None if v is None else nodata_.fit(v, kind.name) for v in given)
+        if any(a is not None and b is None for a, b in zip(given, values, strict=True)):
+            raise UsageError(f"--dtype {kind.name}: cannot hold the nodata value; give another with --nodata")
+    text = _data_path(os.fspath(path), driver)
+    return Plan(text, driver, chosen, kind.name, values, bool(nodata), gdal.pairs(co, "co"))
+
+
+def create_cube(
+    path: str | os.PathLike[str],
+    like: Cube,
+    *,
+    dtype: str = "",
+    nodata: str = "",
+    of: str = "",
+    co: Sequence[str] = (),
+    overwrite: bool = False,
+    provenance: Mapping[str, str] = {},  # noqa: B006 - read only
+    bands: Sequence[int] | None = None,
+) -> CubeWriter:
+    """Start an output that has everything `like` has but its pixels.
+
+    Parameters
+    ----------
+    path
+        The output; its suffix chooses the driver unless `of` does.
+    like
+        The input; must stay open until the writer is closed (masks are copied row by row).
+    dtype, nodata
+        Override the input's; empty keeps it. `nodata` is a number, ``nan`` or ``null``.
+    of
+        ``GTiff``, ``COG`` or ``ENVI``.
+    co
+        GDAL creation options ``NAME=VALUE``; for ENVI ``INTERLEAVE`` only.
+    overwrite
+        Replace an output that exists.
+    provenance
+        Written to the tag namespace ``HSIDENOISE``, in ENVI to the key ``hsidenoise``.
+    bands
+        Zero-based bands of `like` the output holds; all by default.
+
+    Returns
+    -------
+    CubeWriter
+        A context manager; write full-width rows in order.
+
+    Raises
+    ------
+    OutputExistsError, UsageError
+        See `check_output`; or an option the format cannot honour.
+    WriteError
+        The output cannot be created, or not enough room is left on the disk.
+    """
+    decided = plan(path, like, dtype, nodata, of, co, bands)
+    sources = [f for f in like.layout.get("files", ()) if os.path.isfile(f)]
+    check_output(path, inputs=[*sources, like.name], overwrite=overwrite, of=decided.driver)
+    shape = (len(decided.bands), *like.shape[1:])
+    size = math.prod(shape) * np.dtype(decided.dtype).itemsize
+    from . import write_envi, write_gtiff
+
+    if decided.driver == "ENVI":
+        _room(decided.path, size)
+        return CubeWriter(decided, shape, lambda: write_envi.EnviSink(decided, like, provenance))
+    if not write_gtiff.profile(decided, like).get("compress"):
+        _room(decided.path, size)
+    return CubeWriter(decided, shape, lambda: write_gtiff.GTiffSink(decided, like, provenance))
+
+
+def _room(path: str, size: int) -> None:
+    import shutil
+
+    free = shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free
+    if size > free:
+        raise WriteError(f"{path}: needs {size / 2**30:.1f} GiB, the disk has {free / 2**30:.1f} GiB left")
+
+
+def describe_output(
+    path: str | os.PathLike[str],
+    like: Cube,
+    *,
+    dtype: str = "",
+    nodata: str = "",
+    of: str = "",
+    co: Sequence[str] = (),
+    bands: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """What `create_cube` would make of the same arguments, without touching the disk.
+
+    Returns
+    -------
+    dict
+        ``path, driver, shape, dtype, nodata, interleave, compress, bytes`` (before compression) and ``options``.
+    """
+    from . import write_envi, write_gtiff
+
+    decided = plan(path, like, dtype, nodata, of, co, bands)
+    shape = (len(decided.bands), *like.shape[1:])
+    if decided.driver == "ENVI":
+        options: dict[str, Any] = {"interleave": write_envi.interleave(decided, like)}
+    else:
+        options = write_gtiff.profile(decided, like)
+    return {
+        "path": decided.path,
+        "driver": decided.driver,
+        "shape": shape,
+        "dtype": decided.dtype,
+        "nodata": decided.nodata[0] if decided.nodata else None,
+        "interleave": options.get("interleave", ""),
+        "compress": options.get("compress", ""),
+        "bytes": math.prod(shape) * np.dtype(decided.dtype).itemsize,
+        "options": {k: v for k, v in options.items() if k not in ("interleave", "compress")},
+    }

@@ -1,0 +1,379 @@
+"""DECSC: Deep Equilibrium Convolutional Sparse Coding (Ye, Wang, Xiong, Chen and Qian, TGRS 2025).
+
+A noisy patch Y is explained by two kinds of sparse codes on a strided grid: S, shared by all bands, with the 2-D
+dictionary K, and H, one per neighbourhood of three bands, with the 3-D dictionary D. The codes are the fixed point of
+
+    S <- Net1(soft(S + W_K (Y - K S - D H)))                                      (paper, eq. 20)
+    H <- Net2(soft(H + W_D (Y - K S - D H)))
+
+and the clean patch is K' S* + D' H* (eq. 21). Analysis W, synthesis and reconstruction dictionaries are untied.
+
+Ours beside the paper's (``noise_weighted``): told the noise sigma of each band, the residual is weighted by it,
+W diag(w) (Y - K S - D H) with w_b falling as 1 / sigma_b^2 beyond the cleanest quarter of the bands, and thresholds
+and gates follow the noise that is left. Clean bands then guide noisy ones.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from . import layers
+from .deq import Convergence, State, fixed_point, phantom
+
+
+@dataclass(frozen=True)
+class Config:
+    """The shape of a network and its solver's defaults.
+
+    Parameters
+    ----------
+    bands
+        Bands of a patch (B).
+    shared, local
+        Atoms of the 2-D dictionary K (codes S) and of the 3-D dictionary D (codes H).
+    kernel, stride
+        Edge of an atom and spacing of the code grid, in pixels.
+    depth, heads, window, ratio
+        Swin blocks of Net1, their heads, window edge in code cells, and MLP ratio.
+    noise_weighted
+        Whether the data term is weighted by each band's noise; False is the paper's network.
+    evaluations, tolerance
+        Most evaluations of f in inference, and the relative residual at which a patch counts as converged.
+    """
+
+    bands: int = 31
+    shared: int = 192
+    local: int = 96
+    kernel: int = 9
+    stride: int = 7
+    depth: int = 4
+    heads: int = 16
+    window: int = 4
+    ratio: int = 4
+    noise_weighted: bool = False
+    evaluations: int = 20
+    tolerance: float = 1e-3
+
+
+#: Sigma added in quadrature to every band's: no band is trusted beyond it.
+NOISE_FLOOR = 0.003
+
+#: The named configurations: the paper's, and one for two CPU cores (chosen in docs/models.md).
+CONFIGS: dict[str, Config] = {
+    "decsc": Config(),
+    "compact": Config(
+        shared=128, local=32, kernel=8, stride=4, depth=2, heads=8, ratio=2, noise_weighted=True, evaluations=12
+    ),
+}
+
+
+class Packed(NamedTuple):
+    """What all evaluations of one forward pass share: kernels on the code grid, weights and thresholds."""
+
+    analyse_shared: Tensor
+    spread_shared: Tensor
+    analyse_local: Tensor
+    spread_local: Tensor
+    difference: tuple[Tensor, Tensor]
+    weight: Tensor
+    theta_shared: Tensor
+    theta_local: Tensor
+    gate: Tensor | None
+
+
+class DECSC(nn.Module):
+    """The network; patches (N, B, H, W) of any size, values about [0, 1].
+
+    Parameters
+    ----------
+    config
+        Its shape.
+    init
+        ``"frame"`` starts as a working denoiser: DCT atoms scaled to a tight frame, Net1 and Net2 near the identity.
+        ``"kaiming"`` is the paper's draw.
+    """
+
+    def __init__(self, config: Config, init: str = "frame") -> None:
+        super().__init__()
+        self.config = config
+        c = config
+        shared = kaiming(c.shared, c.bands, c.kernel)
+        local = kaiming(c.local, 3, c.kernel)
+        self.shared = nn.ParameterDict({name: shared.clone() for name in ("analysis", "synthesis", "reconstruction")})
+        self.local = nn.ParameterDict({name: local.clone() for name in ("analysis", "synthesis", "reconstruction")})
+        self.theta_shared = nn.Parameter(torch.full((c.shared,), 0.01))
+        self.theta_local = nn.Parameter(torch.full((c.local,), 0.01))
+        if c.noise_weighted:
+            self.slope_shared = nn.Parameter(torch.full((c.shared,), 0.3))
+            self.slope_local = nn.Parameter(torch.full((c.local,), 0.25))
+            self.slope_gate = nn.Parameter(torch.zeros(c.local))
+        self.net1 = nn.Sequential(
+            *(
+                layers.SwinBlock(c.shared, c.heads, c.window, shift=(i % 2) * (c.window // 2), ratio=c.ratio)
+                for i in range(c.depth)
+            )
+        )
+        self.net2 = layers.DetailEnhancement(c.local)
+        if init == "frame":
+            self._start_as_frame()
+        elif init != "kaiming":
+            raise ValueError(f"init must be frame or kaiming, not {init!r}")
+
+    @torch.no_grad()
+    def _start_as_frame(self) -> None:
+        c = self.config
+        overlap = (c.kernel / c.stride) ** 2
+        for dictionary, atoms in (
+            (self.shared, dct_atoms(c.shared, c.bands, c.kernel) / math.sqrt(overlap)),
+            (self.local, dct_atoms(c.local, 3, c.kernel) / math.sqrt(3 * overlap)),
+        ):
+            for kernel in dictionary.values():
+                kernel.copy_(atoms)
+        for block in self.net1:
+            assert isinstance(block, layers.SwinBlock)
+            for linear in (block.proj, block.mlp[2]):
+                linear.weight.mul_(0.05)
+                linear.bias.zero_()
+        for kernel in self.net2.difference.parameters():
+            kernel.mul_(0.05)
+        self.net2.expand.weight.mul_(0.05)
+        self.net2.expand.bias.fill_(3.0)
+
+    def pack(self, sigma: Tensor) -> Packed:
+        """What `step` needs besides the data, once per forward pass; `sigma` is (N, B)."""
+        s = self.config.stride
+        kernels = (
+            layers.pack_kernel(self.shared["analysis"], s).contiguous(memory_format=torch.channels_last),
+            layers.pack_kernel(self.shared["synthesis"], s),
+            layers.pack_kernel(self.local["analysis"], s).contiguous(memory_format=torch.channels_last),
+            layers.pack_kernel(self.local["synthesis"], s),
+            self.net2.difference.kernel(),
+        )
+        if not self.config.noise_weighted:
+            return Packed(*kernels, sigma.new_ones(1), self.theta_shared.clamp_min(0), self.theta_local.clamp_min(0), None)
+        variance = sigma**2 + NOISE_FLOOR**2
+        quarter = torch.quantile(variance, 0.25, dim=1, keepdim=True)
+        weight = (quarter / variance).clamp_max(1)
+        left = weight * variance.sqrt()
+        together = left.square().mean(1, keepdim=True).sqrt()
+        return Packed(
+            *kernels,
+            weight[:, :, None, None, None],
+            (self.theta_shared + self.slope_shared * together).clamp_min(0)[:, None, None],
+            (self.theta_local + self.slope_local * left[..., None]).clamp_min(0)[:, :, None, None],
+            (torch.log(variance)[..., None] * self.slope_gate)[:, :, None, None],
+        )
+
+    def step(self, y: Tensor, z: State, packed: Packed) -> State:
+        """One evaluation of f (eq. 20): S first, then H with the new S.
+
+        `y` is space to depth, (N, B, h, w, s^2); `z` is S (N, h', w', shared) and H (N, B, h', w', local).
+        """
+        s, h = z
+        explained = y - self.spread_local(h, packed.spread_local)
+        residual = packed.weight * (explained - self.spread_shared(s, packed.spread_shared))
+        s = s + self.analyse_shared(residual, packed.analyse_shared)
+        s = self.net1(layers.soft_threshold(s, packed.theta_shared))
+        residual = packed.weight * (explained - self.spread_shared(s, packed.spread_shared))
+        h = h + self.analyse_local(residual, packed.analyse_local)
+        h = self.net2(layers.soft_threshold(h, packed.theta_local), packed.difference, packed.gate)
+        return s, h
+
+    def analyse_shared(self, r: Tensor, kernel: Tensor) -> Tensor:
+        """W_K: (N, B, h, w, s^2) to (N, h', w', shared)."""
+        n, b, h, w, c = r.shape
+        return layers.convolve(r.permute(0, 2, 3, 1, 4).reshape(n, h, w, b * c), kernel)
+
+    def spread_shared(self, s: Tensor, kernel: Tensor) -> Tensor:
+        """K: (N, h', w', shared) to (N, B, h, w, s^2)."""
+        out = layers.spread(s, kernel)
+        n, h, w, _ = out.shape
+        return out.reshape(n, h, w, -1, self.config.stride**2).permute(0, 3, 1, 2, 4)
+
+    def analyse_local(self, r: Tensor, kernel: Tensor) -> Tensor:
+        """W_D: (N, B, h, w, s^2) to (N, B, h', w', local)."""
+        codes = layers.convolve(layers.triplets(r), kernel)
+        return codes.reshape(r.shape[0], r.shape[1], *codes.shape[1:])
+
+    def spread_local(self, h: Tensor, kernel: Tensor) -> Tensor:
+        """D: (N, B, h', w', local) to (N, B, h, w, s^2)."""
+        return layers.overlap_add(layers.spread(h.flatten(0, 1), kernel), h.shape[1])
+
+    def forward(
+        self,
+        y: Tensor,
+        sigma: Tensor | None = None,
+        *,
+        evaluations: int | None = None,
+        tolerance: float | None = None,
+        shift: tuple[int, int] = (0, 0),
+        phantom_steps: int = 0,
+    ) -> tuple[Tensor, Convergence]:
+        """Denoise patches.
+
+        Parameters
+        ----------
+        y
+            Noisy patches (N, B, H, W), values about [0, 1].
+        sigma
+            Noise standard deviation of each band in the units of `y`, (N, B); a network that is not
+            ``noise_weighted`` does not need it.
+        evaluations, tolerance
+            Of the solver; the configuration's by default.
+        shift
+            Moves the code grid by this many pixels (rows, columns).
+        phantom_steps
+            In training: unrolled steps that carry the gradient (`hsidenoise.model.deq.phantom`).
+
+        Returns
+        -------
+        x, convergence
+            Clean patches (N, B, H, W), and how the codes came to their fixed point.
+        """
+        c = self.config
+        grid = Grid.over(y.shape[-2], y.shape[-1], c, shift)
+        cells = grid.to_cells(y)
+        n, b = y.shape[:2]
+        if sigma is None:
+            if c.noise_weighted:
+                raise ValueError("this network needs the noise sigma of each band")
+            sigma = y.new_zeros(n, b)
+        packed = self.pack(sigma)
+        z0 = (
+            y.new_zeros(n, grid.rows, grid.cols, c.shared),
+            y.new_zeros(n, b, grid.rows, grid.cols, c.local),
+        )
+        frozen = Packed(*(_detach(p) for p in packed))
+        z, convergence = fixed_point(
+            lambda z: _float(self.step(cells, z, frozen)),
+            z0,
+            evaluations=c.evaluations if evaluations is None else evaluations,
+            tolerance=c.tolerance if tolerance is None else tolerance,
+        )
+        if phantom_steps:
+            z = phantom(lambda z: _float(self.step(cells, z, packed)), z, steps=phantom_steps)
+        s, h = z
+        x = self.spread_shared(s, layers.pack_kernel(self.shared["reconstruction"], c.stride))
+        x = x + self.spread_local(h, layers.pack_kernel(self.local["reconstruction"], c.stride))
+        return grid.from_cells(x.float()), convergence
+
+
+class Grid(NamedTuple):
+    """Where the codes of an image sit: every pixel is covered by as many atoms as an inner one.
+
+    Parameters
+    ----------
+    rows, cols
+        Codes along each axis.
+    top, left
+        Pixels the image is padded by, by reflection, before the first code.
+    height, width
+        Of the image.
+    cell_rows, cell_cols
+        Space-to-depth cells along each axis.
+    stride
+        Pixels between codes.
+    """
+
+    rows: int
+    cols: int
+    top: int
+    left: int
+    height: int
+    width: int
+    cell_rows: int
+    cell_cols: int
+    stride: int
+
+    @classmethod
+    def over(cls, height: int, width: int, config: Config, shift: tuple[int, int]) -> Grid:
+        """The grid for an image of this size, moved by `shift` pixels."""
+        k, s = config.kernel, config.stride
+        top, left = (k - s + d % s for d in shift)
+        rows, cols = math.ceil((top + height) / s), math.ceil((left + width) / s)
+        extra = math.ceil(k / s) - 1
+        return cls(rows, cols, top, left, height, width, rows + extra, cols + extra, s)
+
+    def to_cells(self, image: Tensor) -> Tensor:
+        """(N, B, H, W) to (N, B, cell_rows, cell_cols, s^2)."""
+        s = self.stride
+        bottom = self.cell_rows * s - self.top - self.height
+        right = self.cell_cols * s - self.left - self.width
+        padded = reflect(image, self.top, bottom, axis=2)
+        padded = reflect(padded, self.left, right, axis=3)
+        n, b = image.shape[:2]
+        cells = padded.view(n, b, self.cell_rows, s, self.cell_cols, s).permute(0, 1, 2, 4, 3, 5)
+        return cells.reshape(n, b, self.cell_rows, self.cell_cols, s * s)
+
+    def from_cells(self, cells: Tensor) -> Tensor:
+        """The inverse of `to_cells`, cropped to the image."""
+        n, b = cells.shape[:2]
+        s = self.stride
+        image = cells.reshape(n, b, self.cell_rows, self.cell_cols, s, s).permute(0, 1, 2, 4, 3, 5)
+        image = image.reshape(n, b, self.cell_rows * s, self.cell_cols * s)
+        return image[:, :, self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+def reflect(x: Tensor, before: int, after: int, axis: int) -> Tensor:
+    """Mirror `x` beyond both ends of `axis`, as often as it takes: one pixel is enough."""
+    size = x.shape[axis]
+    index = torch.arange(-before, size + after, device=x.device)
+    period = max(2 * (size - 1), 1)
+    index = index.remainder(period)
+    index = torch.where(index < size, index, period - index)
+    return x.index_select(axis, index)
+
+
+def kaiming(atoms: int, channels: int, size: int) -> nn.Parameter:
+    """The paper's draw for a dictionary (atoms, channels, k, k)."""
+    kernel = torch.empty(atoms, channels, size, size)
+    nn.init.kaiming_uniform_(kernel, a=math.sqrt(5))
+    return nn.Parameter(kernel)
+
+
+def dct_atoms(atoms: int, channels: int, size: int) -> Tensor:
+    """The `atoms` smoothest atoms of the 3-D DCT-II, unit norm; (atoms, channels, k, k).
+
+    Smooth means a small sum of spatial radius and weighted spectral frequency: spectra vary less than pictures.
+    """
+    if atoms > channels * size * size:
+        raise ValueError(f"{atoms} atoms do not fit in {channels} x {size} x {size}")
+    spectral, spatial = dct(channels), dct(size)
+    b, i, j = torch.meshgrid(torch.arange(channels), torch.arange(size), torch.arange(size), indexing="ij")
+    roughness = (i**2 + j**2).double().sqrt() + 1.5 * b
+    order = roughness.flatten().argsort(stable=True)[:atoms]
+    b, i, j = (axis.flatten()[order] for axis in (b, i, j))
+    return torch.einsum("ab,ai,aj->abij", spectral[b], spatial[i], spatial[j]).float()
+
+
+def dct(size: int) -> Tensor:
+    """The orthonormal DCT-II matrix, one basis vector a row; float64."""
+    n = torch.arange(size, dtype=torch.float64)
+    basis = torch.cos(math.pi * (n[None] + 0.5) * n[:, None] / size) * math.sqrt(2 / size)
+    basis[0] /= math.sqrt(2)
+    return basis
+
+
+def build(arch: str, init: str = "frame", **changes: Any) -> DECSC:
+    """A fresh network of a named configuration, with `changes` to it."""
+    return DECSC(replace(CONFIGS[arch], **changes), init)
+
+
+def config_dict(config: Config) -> dict[str, Any]:
+    """The configuration as it stands in a card."""
+    return asdict(config)
+
+
+def _detach(part: Any) -> Any:
+    if part is None:
+        return None
+    return tuple(p.detach() for p in part) if isinstance(part, tuple) else part.detach()
+
+
+def _float(z: State) -> State:
+    return tuple(part.float() for part in z)

@@ -1,0 +1,164 @@
+"""The parts of DECSC: convolutional dictionaries, the Swin stage, the detail enhancement.
+
+Layouts are channels-last throughout, (N, h, w, C) and (N, B, h, w, C): that is what oneDNN and cuDNN are fastest on,
+and tokens for attention come out without a copy. Images live *space to depth*: pixel (i s + a, j s + b) of band c sits
+at grid cell (i, j), so that a strided k x k convolution becomes a dense m x m one, m = ceil(k / s), and its
+transpose too. Nothing is approximated by that.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def pack_kernel(kernel: Tensor, stride: int) -> Tensor:
+    """A dictionary (atoms, C, k, k) for `stride`, as dense kernels (atoms, C s^2, m, m) on the code grid."""
+    atoms, channels, size, _ = kernel.shape
+    m = math.ceil(size / stride)
+    spare = m * stride - size
+    kernel = F.pad(kernel, (0, spare, 0, spare))
+    kernel = kernel.view(atoms, channels, m, stride, m, stride).permute(0, 1, 3, 5, 2, 4)
+    return kernel.reshape(atoms, channels * stride * stride, m, m)
+
+
+def convolve(x: Tensor, kernel: Tensor) -> Tensor:
+    """Analysis: (N, h, w, C) with (atoms, C, m, m) to (N, h-m+1, w-m+1, atoms)."""
+    return F.conv2d(x.permute(0, 3, 1, 2), kernel).permute(0, 2, 3, 1)
+
+
+def spread(codes: Tensor, kernel: Tensor) -> Tensor:
+    """Synthesis, the adjoint of `convolve`: (N, h, w, atoms) to (N, h+m-1, w+m-1, C).
+
+    Written as a convolution with the flipped kernel: the libraries' transposed convolution is several times slower
+    on a CPU.
+    """
+    flipped = kernel.flip(-1, -2).transpose(0, 1)
+    flipped = flipped.contiguous(memory_format=torch.channels_last)
+    return F.conv2d(codes.permute(0, 3, 1, 2), flipped, padding=kernel.shape[-1] - 1).permute(0, 2, 3, 1)
+
+
+def triplets(x: Tensor) -> Tensor:
+    """Each band with its two neighbours as channels: (N, B, h, w, C) to (N B, h, w, 3 C); zeros beyond the ends."""
+    n, bands, h, w, c = x.shape
+    padded = F.pad(x, (0, 0, 0, 0, 0, 0, 1, 1))
+    stacked = torch.cat([padded[:, i : i + bands] for i in range(3)], -1)
+    return stacked.view(n * bands, h, w, 3 * c)
+
+
+def overlap_add(x: Tensor, bands: int) -> Tensor:
+    """The adjoint of `triplets`: (N B, h, w, 3 C) to (N, B, h, w, C)."""
+    nb, h, w, c3 = x.shape
+    before, own, after = x.reshape(nb // bands, bands, h, w, 3, c3 // 3).unbind(4)
+    none = (0, 0) * 3
+    return own + F.pad(before[:, 1:], (*none, 0, 1)) + F.pad(after[:, :-1], (*none, 1, 0))
+
+
+def soft_threshold(x: Tensor, theta: Tensor) -> Tensor:
+    """Shrink towards zero by `theta` >= 0, one threshold per atom (last axis)."""
+    return x - torch.clamp(x, -theta, theta)
+
+
+class SwinBlock(nn.Module):
+    """Windowed self-attention and an MLP, both residual (Liu et al., ICCV 2021), on codes (N, h, w, C).
+
+    Windows that reach over the border are padded, and what was padded is masked out of the attention; a shifted
+    block starts its windows `shift` cells earlier. Every size h, w >= 1 works.
+    """
+
+    def __init__(self, dim: int, heads: int, window: int, shift: int, ratio: int) -> None:
+        super().__init__()
+        self.heads, self.window, self.shift = heads, window, shift
+        self.norm1 = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, ratio * dim), nn.GELU(), nn.Linear(ratio * dim, dim))
+        self.position = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
+        nn.init.trunc_normal_(self.position, std=0.02)
+        cell = torch.cartesian_prod(torch.arange(window), torch.arange(window))
+        offset = cell[:, None] - cell[None] + window - 1
+        self.register_buffer("relative", offset[..., 0] * (2 * window - 1) + offset[..., 1], persistent=False)
+
+    relative: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, h, w, C) to the same."""
+        x = x + self.attend(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+    def attend(self, x: Tensor) -> Tensor:
+        """Multi-head attention within windows."""
+        n, h, w, c = x.shape
+        size, heads = self.window, self.heads
+        after_h, after_w = -(h + self.shift) % size, -(w + self.shift) % size
+        pads = (0, 0, self.shift, after_w, self.shift, after_h)
+        padded = F.pad(self.qkv(x), pads)
+        rows, cols = padded.shape[1] // size, padded.shape[2] // size
+        tokens = padded.view(n, rows, size, cols, size, 3, heads, c // heads).permute(5, 0, 1, 3, 6, 2, 4, 7)
+        q, k, v = tokens.reshape(3, n * rows * cols, heads, size * size, c // heads)
+        inside = F.pad(x.new_ones(1, h, w, 1), pads).view(rows, size, cols, size).permute(0, 2, 1, 3)
+        inside = inside.reshape(rows * cols, 1, 1, size * size)
+        bias = self.position[self.relative].permute(2, 0, 1).to(q.dtype)
+        bias = bias + torch.where(inside > 0, 0.0, -1e4).to(q.dtype)
+        scores = torch.matmul(q * (c // heads) ** -0.5, k.transpose(-1, -2))
+        scores = scores.view(n, rows * cols, heads, size * size, size * size) + bias
+        out = torch.matmul(scores.softmax(-1).view(-1, heads, size * size, size * size), v)
+        out = out.view(n, rows, cols, heads, size, size, c // heads).permute(0, 1, 4, 2, 5, 3, 6)
+        out = out.reshape(n, rows * size, cols * size, c)
+        return self.proj(out[:, self.shift : self.shift + h, self.shift : self.shift + w])
+
+
+class DifferenceConv(nn.Module):
+    """The sum of five 3 x 3 x 3 convolutions, evaluated as one.
+
+    Plain, central difference (each tap against the centre), and differences across columns, rows and bands (a 3 x 3
+    kernel on the one side, its negative on the other). All are linear in the input, so their kernels add up.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        cube = (channels, channels, 3, 3, 3)
+        face = (channels, channels, 3, 3)
+        self.plain = nn.Parameter(torch.empty(cube))
+        self.central = nn.Parameter(torch.empty(cube))
+        self.columns = nn.Parameter(torch.empty(face))
+        self.rows = nn.Parameter(torch.empty(face))
+        self.bands = nn.Parameter(torch.empty(face))
+        self.bias = nn.Parameter(torch.zeros(5, channels))
+        for kernel in (self.plain, self.central, self.columns, self.rows, self.bands):
+            nn.init.kaiming_uniform_(kernel, a=math.sqrt(5))
+
+    def kernel(self) -> tuple[Tensor, Tensor]:
+        """The merged kernel (C, C, 3, 3, 3), axes band, row, column, and bias (C,)."""
+        total = self.plain + self.central
+        centre = self.central.sum((2, 3, 4), keepdim=True)
+        total = total - F.pad(centre, (1, 1, 1, 1, 1, 1))
+        for face, axis in ((self.columns, 4), (self.rows, 3), (self.bands, 2)):
+            total = total + torch.stack([face, torch.zeros_like(face), -face], axis)
+        return total, self.bias.sum(0)
+
+
+class DetailEnhancement(nn.Module):
+    """Net2: difference convolution, then a voxel-wise gate, on codes (N, B, h, w, C)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.difference = DifferenceConv(channels)
+        self.squeeze = nn.Conv3d(channels, channels // 2, 3, padding=1)
+        self.expand = nn.Conv3d(channels // 2, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, merged: tuple[Tensor, Tensor], bias: Tensor | None = None) -> Tensor:
+        """(N, B, h, w, C) to the same.
+
+        `merged` is `DifferenceConv.kernel()`, made once for many calls; `bias` is added before the gate's sigmoid.
+        """
+        x = x.permute(0, 4, 1, 2, 3)
+        x = x + F.relu(F.conv3d(x, *merged, padding=1))
+        gate = self.expand(F.relu(self.squeeze(x))).permute(0, 2, 3, 4, 1)
+        if bias is not None:
+            gate = gate + bias
+        return x.permute(0, 2, 3, 4, 1) * torch.sigmoid(gate)

@@ -1,0 +1,129 @@
+"""Noise: the five patterns networks are trained and judged on, and a blind estimate of what a scene has.
+
+Sigmas are given on the /255 scale of the literature; scenes are scaled to [0, 1].
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Top of the uniform draw of each band's Gaussian sigma, /255.
+GAUSSIAN_TOP = {"g15": 15.0, "g55": 55.0, "g95": 95.0, "mixture": 95.0}
+
+PATTERNS = ("g15", "g55", "g95", "mixture", "corr")
+
+
+def add_noise(clean: NDArray[np.float32], pattern: str, rng: np.random.Generator) -> NDArray[np.float32]:
+    """A noisy copy of a clean patch.
+
+    Parameters
+    ----------
+    clean
+        (bands, rows, cols), values about [0, 1].
+    pattern
+        ``g15``, ``g55``, ``g95``: Gaussian, sigma of each band uniform in [0, top]. ``mixture``: ``g95`` plus, each on
+        a third of the bands drawn on its own, impulses (10, 30, 50 or 70 % of the pixels), stripes (an offset in
+        [-0.25, 0.25] on 5 to 15 % of the columns) and dead columns (0 on 5 to 15 %). ``corr``: Gaussian whose
+        sigma is a bell over the bands, 23.08/255 at its top.
+    rng
+        Source of the draw.
+
+    Raises
+    ------
+    ValueError
+        Unknown pattern.
+    """
+    bands, rows, cols = clean.shape
+    if pattern == "corr":
+        position = np.arange(bands) / bands - 0.5
+        sigma = 23.08 * np.exp(-(position**2) / (4 * 0.157**2))
+    elif pattern in GAUSSIAN_TOP:
+        sigma = rng.uniform(0, GAUSSIAN_TOP[pattern], bands)
+    else:
+        raise ValueError(f"noise pattern {pattern!r} is not one of {', '.join(PATTERNS)}")
+    noisy = rng.standard_normal(clean.shape, dtype=np.float32)
+    noisy *= (sigma / 255).astype(np.float32)[:, None, None]
+    noisy += clean
+    if pattern == "mixture":
+        third = max(bands // 3, 1)
+        _impulses(noisy, rng.permutation(bands)[:third], rng)
+        for b in rng.permutation(bands)[:third]:
+            hit = _columns(cols, rng)
+            noisy[b][:, hit] += rng.uniform(-0.25, 0.25, len(hit)).astype(np.float32)
+        for b in rng.permutation(bands)[:third]:
+            noisy[b][:, _columns(cols, rng)] = 0
+    return noisy
+
+
+def _impulses(noisy: NDArray[np.float32], which: NDArray[np.int64], rng: np.random.Generator) -> None:
+    for b in which:
+        draw = rng.random(noisy.shape[1:], dtype=np.float32)
+        ratio = rng.choice([0.1, 0.3, 0.5, 0.7])
+        noisy[b][draw < ratio] = 0
+        noisy[b][draw < ratio / 2] = 1
+
+
+def _columns(cols: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    count = int(rng.integers(int(np.ceil(0.05 * cols)), max(int(0.15 * cols), 1) + 1))
+    return rng.permutation(cols)[:count]
+
+
+class NoiseAccumulator:
+    """Standard deviation of the noise in each band, from one pass over a scene.
+
+    Differences of horizontal neighbours, over sqrt(2), hold all of the noise and little of the image; what the other
+    bands' differences predict of a band's is image too. The rest is noise: its variance is ``1 / [C^-1]_bb``, C the
+    covariance of the differences (the regression of Bioucas-Dias and Nascimento, TGRS 2008, after the
+    differencing of Green et al., TGRS 1988). Stripes count as noise; noise common to several bands does not.
+    Memory is bands^2, whatever the scene.
+
+    Parameters
+    ----------
+    bands
+        Number of bands.
+    most
+        Differences used at most per call of `add`; more are thinned evenly.
+    """
+
+    def __init__(self, bands: int, most: int = 20_000) -> None:
+        self.most = most
+        self._sum = np.zeros((bands, bands))
+        self._count = np.zeros((bands, bands))
+
+    def add(self, block: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
+        """Take in a block (bands, rows, cols); samples that are not `valid` are left out."""
+        if block.shape[2] < 2:
+            return
+        difference = (block[:, :, 1:] - block[:, :, :-1]).reshape(len(block), -1)
+        both = (valid[:, :, 1:] & valid[:, :, :-1]).reshape(len(block), -1)
+        step = -(-difference.shape[1] // self.most)
+        difference = difference[:, ::step].astype(np.float64) / np.sqrt(2)
+        both = both[:, ::step]
+        difference[~both] = 0
+        self._sum += difference @ difference.T
+        if both.all():
+            self._count += both.shape[1]
+        else:
+            weight = both.astype(np.float32)
+            self._count += weight @ weight.T
+
+    def sigma(self) -> NDArray[np.float64]:
+        """Noise standard deviation of each band, in the blocks' units; NaN where a band had nothing to compare."""
+        count = np.diagonal(self._count)
+        sigma = np.full(len(count), np.nan)
+        variance = np.diagonal(self._sum) / np.maximum(count, 1)
+        sigma[(count > 0) & (variance == 0)] = 0
+        live = np.flatnonzero((count > 0) & (variance > 0))
+        if live.size == 0:
+            return sigma
+        scale = np.sqrt(variance[live])
+        together = self._count[np.ix_(live, live)]
+        covariance = self._sum[np.ix_(live, live)] / np.maximum(together, 1) / np.outer(scale, scale)
+        # The ridge keeps bands that are copies of each other from looking noiseless to the last bit.
+        precision = np.linalg.inv(covariance + 1e-9 * np.eye(live.size))
+        n = count[live]
+        freedom = n / np.maximum(n - live.size, 1)
+        left = np.clip(freedom / np.maximum(np.diagonal(precision), 1e-30), 0, 1)
+        sigma[live] = scale * np.sqrt(left)
+        return sigma

@@ -1,0 +1,144 @@
+"""The report's page: figures and words set into the template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
+from itertools import groupby
+from typing import Any
+
+from . import figures
+from .pictures import Pixels, Plate
+
+Band = Mapping[str, Any]
+
+LEVELS = {"good": "Good", "check": "Look closer", "fault": "Do not use unseen"}
+
+
+def render(numbers: Mapping[str, Any], plates: Sequence[Plate], encode: Callable[[Pixels], str]) -> str:
+    """The page for a report's numbers and pictures; `encode` turns pixels into a ``data:`` URI."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["num"] = number
+    template = resources.files(__package__).joinpath("templates/report.html.j2").read_text(encoding="utf-8")
+    bands, unit = numbers["bands"], numbers["unit"]
+    scene, run = numbers["scene"], numbers["run"]
+    charts = {
+        "noise": figures.noise(bands, unit),
+        "profiles": figures.profiles(numbers["profiles"], unit),
+        "spectra": figures.spectra(bands, numbers["spectra"], unit),
+        "fidelity": figures.fidelity(bands) if numbers["quality"] else "",
+        "structure": figures.structure(bands),
+        "convergence": figures.convergence(run.get("tiles") or [], (scene["rows"], scene["columns"])),
+    }
+    return environment.from_string(template).render(
+        n=numbers,
+        run=run,
+        level=LEVELS[numbers["verdict"]["level"]],
+        keys=_key_figures(numbers),
+        plates=[
+            {"title": p.title, "caption": p.caption, "stacked": p.stacked,
+             "panels": [{"label": q.label, "uri": encode(q.pixels), "shape": q.pixels.shape} for q in p.panels]}
+            for p in plates
+        ],  # fmt: skip
+        charts=charts,
+        passed=_passed(bands),
+        provenance=_provenance(numbers),
+    )
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number with so many significant digits, or a dash."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return "–" if value is None else str(value)
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\u202f")
+    text = f"{value:.{digits}g}"
+    if "e" in text and 1e-4 <= abs(value) < 1e7:
+        text = f"{float(text):.0f}"
+    return text.replace("-", "\u2212")
+
+
+def _key_figures(numbers: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The few numbers at the top: what, value, and how to read it."""
+    s, quality, c = numbers["summary"], numbers["quality"], numbers["convergence"]
+    keys = []
+
+    def change(a: float | None, b: float | None, form: str) -> str:
+        return " → ".join("–" if v is None else format(v, form) for v in (a, b))
+
+    if quality:
+        q = [quality["before"], quality["after"]]
+        keys.append(("PSNR", change(q[0]["psnr"], q[1]["psnr"], ".2f") + " dB", "against the reference, mean over bands"))
+        keys.append(("SSIM", change(q[0]["ssim"], q[1]["ssim"], ".4f"), "1 is identical"))
+        keys.append(("Spectral angle", change(q[0]["sam"], q[1]["sam"], ".4f") + " rad", "to the reference, mean over pixels"))
+    if s["median_snr_before"] is not None and s["median_snr_after_fine"] is not None and not s["structure_found"] > s["denoised"] / 20:
+        keys.append(("Signal to noise", f"{s['median_snr_before']:.1f} → ≥ {s['median_snr_after_fine']:.1f} dB",
+                     "median band, estimated"))  # fmt: skip
+    if s["median_removed_over_noise"] is not None:
+        keys.append(("Removed, over noise", f"{s['median_removed_over_noise']:.2f}", "1: as much went as there was noise"))
+    if any(band["structure_share"] is not None for band in numbers["bands"]):
+        keys.append(("Bands losing detail", f"{s['structure_found']} of {s['denoised']}", "image in what was removed"))
+    if c["tiles"]:
+        keys.append(("Tiles converged", f"{c['tiles'] - c['not_converged']} of {c['tiles']}",
+                     f"median {number(c['median_iterations'])} evaluations"))  # fmt: skip
+    return [dict(zip(("name", "value", "note"), key, strict=True)) for key in keys]
+
+
+def _passed(bands: Sequence[Band]) -> list[dict[str, str]]:
+    """Bands that passed through, by reason, as ranges."""
+    untouched = [band for band in bands if band["status"] != "denoised"]
+    table = []
+    for reason in dict.fromkeys(band["reason"] for band in untouched):
+        runs = []
+        members = [band for band in untouched if band["reason"] == reason]
+        for _, part in groupby(enumerate(members), key=lambda item: item[1]["band"] - item[0]):
+            run = [band for _, band in part]
+            ends = [run[0]["band"], run[-1]["band"]]
+            text = f"{ends[0]}" if ends[0] == ends[1] else f"{ends[0]}–{ends[1]}"
+            waves = [run[0]["wavelength"], run[-1]["wavelength"]]
+            if None not in waves:
+                text += f" ({waves[0]:.0f} nm)" if ends[0] == ends[1] else f" ({waves[0]:.0f}–{waves[1]:.0f} nm)"
+            runs.append(text)
+        table.append({"reason": reason, "count": str(len(members)), "bands": ", ".join(runs)})
+    return table
+
+
+def _provenance(numbers: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Groups of name and value, flattened from the run's record."""
+    run, scene, output = numbers["run"], numbers["scene"], numbers["output"]
+    files = [("Input", scene["name"]), ("Input format", f"{scene['format']}, {scene['dtype']}"),
+             ("Output", output["name"]), ("Output format", f"{output['format']}, {output['dtype']}")]  # fmt: skip
+    if numbers["reference"]:
+        files.append(("Reference", numbers["reference"]["name"]))
+    files += [("hsidenoise", numbers["hsidenoise"])]
+    for key, words in (("started", "Started"), ("seconds", "Seconds"), ("device", "Device")):
+        if run.get(key) is not None:
+            files.append((words, number(run[key], 4)))
+    groups = [{"title": "Run", "rows": files}]
+    for key, title in (("model", "Weights"), ("options", "Options"), ("normalisation", "Normalisation"), ("versions", "Versions")):
+        rows = list(_flat(run.get(key)))
+        if rows:
+            groups.append({"title": title, "rows": rows})
+    return groups
+
+
+def _flat(record: Any, prefix: str = "") -> list[tuple[str, str]]:
+    if not isinstance(record, Mapping):
+        return [] if record is None else [(prefix or "value", _short(record))]
+    rows = []
+    for key, value in record.items():
+        name = f"{prefix}.{key}" if prefix else str(key)
+        rows += _flat(value, name) if isinstance(value, Mapping) else [(name, _short(value))]
+    return rows
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return number(value, 6)
+    if isinstance(value, list):
+        shown = ", ".join(_short(v) for v in value[:8])
+        return shown + (f", … ({len(value)} values; all in the JSON)" if len(value) > 8 else "") if value else "none"
+    text = "–" if value is None or value == "" else str(value)
+    return text if len(text) <= 400 else text[:400] + " … (whole in the JSON)"

@@ -1,0 +1,181 @@
+"""Training patches: random windows of real cubes, augmented and made noisy.
+
+Patch i of a run depends on the seed and on i alone, so that a resumed run sees exactly what an uninterrupted one would.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import TrainingError
+from .noise import add_noise
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A clean cube in memory.
+
+    Parameters
+    ----------
+    name
+        Its dataset's name.
+    cube
+        (bands, rows, cols) float32 in [0, 1]: clean bands only, scaled by the scene's own range.
+    runs
+        Slices of `cube` whose bands are neighbours on the sensor.
+    digest
+        First 16 hex digits of the sha256 of the stored array, to prove what was trained on.
+    """
+
+    name: str
+    cube: NDArray[np.float32]
+    runs: tuple[slice, ...]
+    digest: str
+
+
+class Batch(NamedTuple):
+    """Patches (N, bands, edge, edge) and the noise sigma of each band, (N, bands)."""
+
+    clean: NDArray[np.float32]
+    noisy: NDArray[np.float32]
+    sigma: NDArray[np.float32]
+
+
+def load_scenes(path: Path) -> list[Scene]:
+    """Every cube of an ``.h5`` file of cubes.
+
+    A cube is a 3-D dataset, axes row, column, band; the attribute ``clean_bands`` (bool per band) names the bands to
+    use, all without it. Each scene is scaled to [0, 1] between its minimum and its 99.95th percentile.
+
+    Raises
+    ------
+    TrainingError
+        The file cannot be opened, or holds no such cube.
+    """
+    import h5py
+
+    scenes = []
+    try:
+        with h5py.File(path) as file:
+            for name, data in file.items():
+                if not isinstance(data, h5py.Dataset) or data.ndim != 3:
+                    continue
+                array = data[()]
+                clean = np.asarray(data.attrs.get("clean_bands", np.ones(array.shape[2], bool)), bool)
+                scenes.append(_scene(name, array, clean))
+    except OSError as error:
+        raise TrainingError(f"{path}: not a readable HDF5 file of cubes ({error})") from error
+    if not scenes:
+        raise TrainingError(f"{path}: holds no 3-D dataset (row, column, band)")
+    return scenes
+
+
+def _scene(name: str, array: NDArray[np.generic], clean: NDArray[np.bool_]) -> Scene:
+    digest = hashlib.sha256(np.ascontiguousarray(array)).hexdigest()[:16]
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], clean, [False]]).astype(int)))
+    lengths = [int(stop - start) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
+    starts = np.cumsum([0, *lengths])
+    runs = tuple(slice(int(start), int(start) + length) for start, length in zip(starts, lengths, strict=False))
+    cube = np.ascontiguousarray(array[..., clean].transpose(2, 0, 1), dtype=np.float32)
+    low, high = cube.min(), np.percentile(cube, 99.95)
+    return Scene(name, np.clip((cube - low) / max(high - low, 1e-12), 0, 1), runs, digest)
+
+
+class Sampler:
+    """Draws batches.
+
+    Parameters
+    ----------
+    scenes
+        Where patches come from; the chance of a scene grows with the root of its size.
+    bands, edge
+        Shape of a patch.
+    patterns
+        Noise patterns, drawn with equal chance.
+    seed
+        Of every draw.
+
+    Raises
+    ------
+    TrainingError
+        No scene is large enough.
+    """
+
+    def __init__(
+        self, scenes: Sequence[Scene], *, bands: int, edge: int, patterns: Sequence[str], seed: int
+    ) -> None:
+        self.bands, self.edge, self.patterns, self.seed = bands, edge, list(patterns), seed
+        self.choices = [(s, r) for s in scenes for r in s.runs if r.stop - r.start >= bands]
+        if not self.choices:
+            raise TrainingError(f"no scene has {bands} neighbouring clean bands")
+        weight = np.array([np.sqrt(s.cube[r].size) for s, r in self.choices])
+        self.chance = weight / weight.sum()
+
+    def batch(self, step: int, size: int) -> Batch:
+        """The batch of this step."""
+        drawn = [self.patch(np.random.default_rng([self.seed, step, i])) for i in range(size)]
+        return Batch(*(np.stack(parts) for parts in zip(*drawn, strict=True)))
+
+    def patch(
+        self, rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """One clean patch, its noisy copy and the noise sigma of its bands."""
+        scene, run = self.choices[rng.choice(len(self.choices), p=self.chance)]
+        first = int(rng.integers(run.start, run.stop - self.bands + 1))
+        patch = self._crop(scene.cube[first : first + self.bands], rng)
+        patch = np.rot90(patch, rng.integers(4), (1, 2))
+        if rng.random() < 0.5:
+            patch = patch[:, :, ::-1]
+        if rng.random() < 0.5:
+            patch = patch[::-1]
+        clean = np.ascontiguousarray(patch)
+        if rng.random() < 0.7:
+            clean *= np.float32(np.exp(rng.uniform(np.log(0.4), np.log(1.3))))
+        if rng.random() < 0.3:  # a window may use little of the scene's range: stretch it, as `run` does
+            low, high = clean.min(), np.percentile(clean, 99.9)
+            if high - low > 0.02:
+                clean = (clean - low) / (high - low)
+        noisy = add_noise(clean, self.patterns[rng.integers(len(self.patterns))], rng)
+        if rng.random() < 0.1:  # low noise: the network must learn to do nothing
+            noisy = clean + (noisy - clean) * np.float32(rng.uniform(0, 0.2))
+        sigma = (noisy - clean).std((1, 2))
+        sigma *= np.exp(0.08 * rng.standard_normal(self.bands)).astype(np.float32)
+        return clean, noisy, sigma
+
+    def _crop(self, cube: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+        """A random square, at half scale for one in four where the scene allows it; small scenes are mirrored."""
+        edge = self.edge
+        if rng.random() < 0.25 and min(cube.shape[1:]) >= 2 * edge:
+            big = self._square(cube, 2 * edge, rng)
+            return big.reshape(len(cube), edge, 2, edge, 2).mean((2, 4))
+        return self._square(cube, edge, rng)
+
+    @staticmethod
+    def _square(cube: NDArray[np.float32], edge: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        short = [max(edge - n, 0) for n in cube.shape[1:]]
+        if any(short):
+            cube = np.pad(cube, ((0, 0), (0, short[0]), (0, short[1])), mode="reflect")
+        row = int(rng.integers(cube.shape[1] - edge + 1))
+        col = int(rng.integers(cube.shape[2] - edge + 1))
+        return cube[:, row : row + edge, col : col + edge]
+
+
+def prefetch(sampler: Sampler, start: int, stop: int, size: int, workers: int = 2) -> Iterator[Batch]:
+    """The batches of steps start to stop, drawn ahead in threads (NumPy's generators release the GIL)."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(workers) as pool:
+        ahead = [pool.submit(sampler.batch, step, size) for step in range(start, min(start + 2 * workers, stop))]
+        for step in range(start, stop):
+            batch = ahead.pop(0).result()
+            following = step + 2 * workers
+            if following < stop:
+                ahead.append(pool.submit(sampler.batch, following, size))
+            yield batch

@@ -1,0 +1,69 @@
+"""Options, each defined once.
+
+The fields here are the command line's parameters, the keyword arguments of the public functions and the
+record written into reports. ``help`` metadata is the text ``--help`` shows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+def option(default: Any, help: str, *, names: tuple[str, ...] = (), metavar: str = "") -> Any:
+    """A dataclass field that carries its help text and its short option names."""
+    metadata = {"help": help, "names": names, "metavar": metavar}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What ``run`` can be told, beyond the scene and the output."""
+
+    model: str = option("auto", "Weights: a name from `hsidenoise models`, or a .safetensors file.")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.")
+    tile: int = option(0, "Tile edge in pixels; 0 chooses by memory.", metavar="PIXELS")
+    shifts: int = option(1, "Average over this many shifts of the code grid: better, and slower in proportion.")
+    bidx: str = option("", "Denoise only these bands, 1-based: 1,5..40. The others pass through.", names=("-b",))
+    dtype: str = option("", "Output data type; the input's by default.", names=("-t",))
+    nodata: str = option("", "Override the input's nodata: a number, nan, or null for none.", metavar="NUMBER|nan|null")
+    of: str = option("", "Output format: GTiff, COG or ENVI; by default from the output's suffix.", names=("-f",))
+    co: tuple[str, ...] = option((), "Creation option NAME=VALUE, passed to GDAL; repeatable.", metavar="NAME=VALUE")
+    config: tuple[str, ...] = option((), "GDAL configuration NAME=VALUE; repeatable.", metavar="NAME=VALUE")
+    overwrite: bool = option(False, "Replace outputs that exist.")
+    residual: Path | None = option(None, "Write what was removed (input minus output, float32) to this file.")
+    reference: Path | None = option(None, "A cleaner scene of the same grid; PSNR, SSIM and SAM go to the report.")
+    report: Path | None = option(None, "Write a self-contained HTML report here, and its numbers to the same name .json.")
+    dry_run: bool = option(False, "Print the plan (tiles, memory, device, output profile, weights) and stop.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What ``train`` can be told, beyond the data and the output."""
+
+    arch: str = option("compact", "Network configuration: compact, or decsc (the paper's).")
+    init: str = option("frame", "Start from a tight DCT frame, or from the paper's draw: frame or kaiming.")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.")
+    val: Path | None = option(None, "Cubes to validate on (.h5); never trained on.")
+    steps: int = option(5_000, "Optimiser steps of the whole schedule.")
+    minutes: float = option(0.0, "Pause, with a checkpoint, after this many minutes; 0 is no limit.")
+    batch: int = option(4, "Patches per step.")
+    patch: int = option(64, "Patch edge in pixels.")
+    lr: float = option(5e-4, "Peak learning rate of Adam.")
+    loss: str = option("log", "log: mean logarithm of each patch's squared error, as PSNR weighs it; mse: the paper's.")
+    unrolled: int = option(3, "Steps of the phantom gradient; the paper's 5 costs more.")
+    patterns: str = option("g15,g55,g95,mixture,corr", "Noise patterns, drawn with equal chance.")
+    seed: int = option(0, "Seed of everything random.")
+    validate_every: int = option(500, "Steps between validations.")
+    checkpoint_every: float = option(3.0, "Minutes between checkpoints.")
+    bf16: bool = option(False, "bfloat16 autocast: pays on CUDA; measure on a CPU.")
+    overwrite: bool = option(False, "Replace weights that exist.")
+
+
+def to_dict(options: Any) -> dict[str, Any]:
+    """A JSON-ready record of an options dataclass, paths as strings."""
+    return {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(options).items()}

@@ -1,0 +1,341 @@
+"""Training: a loop, a validation table, a checkpoint that resumes exactly.
+
+Needs torch, numpy, scipy, h5py, safetensors and rich only, so that it also runs where no raster library is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import metrics, progress
+from .device import pick
+from .errors import OutputExistsError, TrainingError, UsageError
+from .model.decsc import CONFIGS, DECSC, build, config_dict
+from .model.weights import Card, save
+from .noise import PATTERNS, NoiseAccumulator, add_noise
+from .patches import Sampler, Scene, load_scenes, prefetch
+from .settings import TrainOptions, to_dict
+
+EMA = 0.998
+WARM_UP = 100
+
+
+def train(data: Sequence[Path], output: Path, options: TrainOptions, *, quiet: bool = False) -> Card:
+    """Train a network and write its weights.
+
+    Beside ``output`` (``x.safetensors``) a log ``x.jsonl`` and a checkpoint ``x.checkpoint`` are kept; the same call
+    resumes from the checkpoint and ends with the weights an uninterrupted run would give.
+
+    Parameters
+    ----------
+    data
+        HDF5 files of clean cubes (`hsidenoise.patches.load_scenes`).
+    output
+        The weight file to write, at the end of the schedule and at every pause.
+    options
+        Everything else.
+    quiet
+        No progress.
+
+    Raises
+    ------
+    UsageError, OutputExistsError
+        Options out of range; `output` exists and no checkpoint says it is ours to go on with.
+    TrainingError
+        Data that cannot be used, or a checkpoint of another run.
+    """
+    _check(output, options)
+    device = pick(options.device)
+    torch.manual_seed(options.seed)
+    scenes = [scene for path in data for scene in load_scenes(Path(path))]
+    val = load_scenes(options.val) if options.val else []
+    shared = {s.digest for s in scenes} & {s.digest for s in val}
+    if shared:
+        raise TrainingError(f"{options.val}: {len(shared)} validation scenes are in the training data too")
+    patterns = options.patterns.split(",")
+    model = build(options.arch, options.init).to(device)
+    sampler = Sampler(
+        scenes, bands=model.config.bands, edge=options.patch, patterns=patterns, seed=options.seed
+    )
+    run = Run(model, options, output)
+    run.resume()
+    log = output.with_suffix(".jsonl")
+    started, saved = time.monotonic(), time.monotonic()
+    table: dict[str, Any] = {}
+    with progress.track(options.steps, f"train {options.arch}", quiet=quiet, unit="step") as bar, log.open("a") as out:
+        bar.advance(run.step)
+        for batch in prefetch(sampler, run.step, options.steps, options.batch):
+            record = run.advance(*(torch.from_numpy(part).to(device) for part in batch))
+            bar.advance(1, loss=f"{record['psnr']:.2f} dB", residual=f"{record['residual']:.1e}")
+            last = run.step == options.steps
+            if run.step % 20 == 0:
+                _log(out, record)
+            if val and (last or run.step % options.validate_every == 0):
+                table = validate(run.averaged(), val, patterns)
+                _log(out, {"step": run.step, "validation": table})
+            now = time.monotonic()
+            paused = options.minutes > 0 and now - started > 60 * options.minutes
+            if last or paused or now - saved > 60 * options.checkpoint_every:
+                run.checkpoint()
+                saved = time.monotonic()
+            if paused:
+                break
+    network = run.averaged()
+    if val and not table:
+        table = validate(network, val, patterns)
+    card = describe(network, scenes, run, table)
+    save(network, card, output)
+    return card
+
+
+def _check(output: Path, options: TrainOptions) -> None:
+    if options.arch not in CONFIGS:
+        raise UsageError(f"--arch {options.arch}: not one of {', '.join(CONFIGS)}")
+    if options.init not in ("frame", "kaiming"):
+        raise UsageError(f"--init {options.init}: not frame or kaiming")
+    if options.loss not in ("log", "mse"):
+        raise UsageError(f"--loss {options.loss}: not log or mse")
+    unknown = set(options.patterns.split(",")) - set(PATTERNS)
+    if unknown:
+        raise UsageError(f"--patterns {','.join(sorted(unknown))}: not among {', '.join(PATTERNS)}")
+    if output.suffix != ".safetensors":
+        raise UsageError(f"{output}: weights are written as .safetensors")
+    if not output.parent.is_dir():
+        raise UsageError(f"{output.parent}: no such folder")
+    if output.exists() and not output.with_suffix(".checkpoint").exists() and not options.overwrite:
+        raise OutputExistsError(f"{output}: exists and won't be overwritten without --overwrite")
+
+
+class Run:
+    """The state of a training run: network, optimiser, averaged weights, step and time spent.
+
+    Parameters
+    ----------
+    model
+        The network, on its device.
+    options
+        Of the run.
+    output
+        The weight file; the checkpoint lies beside it.
+    """
+
+    def __init__(self, model: DECSC, options: TrainOptions, output: Path) -> None:
+        self.model, self.options = model, options
+        self.path = output.with_suffix(".checkpoint")
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=options.lr)
+        self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        self.step = 0
+        self.seconds = 0.0
+
+    def advance(self, clean: Tensor, noisy: Tensor, sigma: Tensor) -> dict[str, Any]:
+        """One optimiser step; returns its record."""
+        began = time.monotonic()
+        options, model = self.options, self.model
+        model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = options.lr * learning_rate(self.step, options.steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        evaluations = budget(self.step, options.steps, model.config.evaluations)
+        with self.precision(clean.device):
+            denoised, convergence = model(noisy, sigma, evaluations=evaluations, phantom_steps=options.unrolled)
+        error = (denoised - clean).square().mean((1, 2, 3))
+        loss = torch.log(error + 1e-6).mean() if options.loss == "log" else error.mean()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        self.step += 1
+        warm = min(EMA, (1 + self.step) / (10 + self.step))
+        for key, value in model.state_dict().items():
+            self.average[key].lerp_(value, 1 - warm)
+        self.seconds += time.monotonic() - began
+        return {
+            "step": self.step,
+            "loss": loss.item(),
+            "psnr": float(-10 * torch.log10(error.detach()).mean()),
+            "noisy": float(-10 * torch.log10((noisy - clean).square().mean((1, 2, 3)) + 1e-12).mean()),
+            "residual": float(convergence.residual.mean()),
+            "evaluations": evaluations,
+            "gradient": norm.item(),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "seconds": round(self.seconds, 1),
+        }
+
+    def precision(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+        """bfloat16 autocast when asked for."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.options.bf16)
+
+    def averaged(self) -> DECSC:
+        """The network with the exponentially averaged weights, in evaluation mode."""
+        network = DECSC(self.model.config)
+        network.load_state_dict(self.average)
+        return network.to(next(self.model.parameters()).device).eval()
+
+    def checkpoint(self) -> None:
+        """Write everything a resumed run needs, atomically; safetensors, no pickle."""
+        import safetensors.torch
+
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.items()}
+        for i, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
+        metadata = {"step": str(self.step), "seconds": str(self.seconds), "options": json.dumps(self.identity())}
+        part = self.path.with_name(f".{self.path.name}.part")
+        safetensors.torch.save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata=metadata)
+        os.replace(part, self.path)
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, if there is one.
+
+        Raises
+        ------
+        TrainingError
+            The checkpoint belongs to a run with other options, or is damaged.
+        """
+        import safetensors
+
+        if not self.path.exists():
+            return
+        try:
+            with safetensors.safe_open(self.path, "pt") as file:
+                metadata = file.metadata()
+                tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+        except (OSError, safetensors.SafetensorError) as error:
+            raise TrainingError(f"{self.path}: damaged checkpoint ({error}); delete it to start again") from error
+        before = json.loads(metadata["options"])
+        if before != self.identity():
+            differ = ", ".join(sorted(k for k in before if before[k] != self.identity().get(k)))
+            raise TrainingError(f"{self.path}: was made with other options ({differ}); repeat them or delete it")
+        part = lambda name: {k[len(name) :]: v for k, v in tensors.items() if k.startswith(name)}  # noqa: E731
+        self.model.load_state_dict(part("model."))
+        for key, value in part("average.").items():
+            self.average[key].copy_(value)
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in part("adam.").items():
+            index, name = key.split(".")
+            state.setdefault(int(index), {})[name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.step, self.seconds = int(metadata["step"]), float(metadata["seconds"])
+
+    def identity(self) -> dict[str, Any]:
+        """The options that make a run what it is; the others may change when it resumes."""
+        free = {"device", "minutes", "validate_every", "checkpoint_every", "overwrite", "val"}
+        return {k: v for k, v in to_dict(self.options).items() if k not in free}
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """Fraction of the peak rate: linear warm-up, then a cosine down to 2 %."""
+    if step < WARM_UP:
+        return (step + 1) / WARM_UP
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def budget(step: int, steps: int, full: int) -> int:
+    """Evaluations of f: few at first, the network's own number in the last tenth."""
+    done = step / steps
+    return min(full, 5 if done < 0.6 else 8) if done < 0.9 else full
+
+
+def _log(out: Any, record: dict[str, Any]) -> None:
+    out.write(json.dumps(record) + "\n")
+    out.flush()
+
+
+def val_windows(scenes: Sequence[Scene], bands: int, edge: int = 96) -> Iterator[tuple[str, np.ndarray]]:
+    """One central crop of each scene, `bands` neighbours of its longest clean run."""
+    for scene in scenes:
+        run = max(scene.runs, key=lambda r: r.stop - r.start)
+        if run.stop - run.start < bands:
+            continue
+        first = (run.start + run.stop - bands) // 2
+        rows, cols = ((n - min(n, edge)) // 2 for n in scene.cube.shape[1:])
+        yield scene.name, scene.cube[first : first + bands, rows : rows + edge, cols : cols + edge]
+
+
+def validate(model: DECSC, scenes: Sequence[Scene], patterns: Sequence[str]) -> dict[str, Any]:
+    """MPSNR (dB), MSSIM and SAM (rad) by scene and pattern, and their means; noise is seeded."""
+    table: dict[str, Any] = {}
+    for index, (name, clean) in enumerate(val_windows(scenes, model.config.bands)):
+        for pattern in patterns:
+            noisy = add_noise(clean, pattern, np.random.default_rng([7, index, PATTERNS.index(pattern)]))
+            denoised = np.clip(apply(model, noisy), 0, 1)
+            scores = [metrics.psnr(clean, denoised), metrics.ssim(clean, denoised), metrics.sam(clean, denoised)]
+            table.setdefault(pattern, {})[name] = [round(float(s), 4) for s in scores]
+    for by_scene in table.values():
+        by_scene["mean"] = [round(float(np.mean(column)), 4) for column in zip(*by_scene.values(), strict=True)]
+    return table
+
+
+@torch.no_grad()
+def apply(model: DECSC, noisy: np.ndarray, sigma: np.ndarray | None = None) -> np.ndarray:
+    """Denoise one patch (bands, rows, cols) whole, its noise estimated from itself unless given."""
+    if sigma is None:
+        accumulator = NoiseAccumulator(len(noisy))
+        accumulator.add(noisy, np.ones(noisy.shape, bool))
+        sigma = accumulator.sigma()
+    device = next(model.parameters()).device
+    y = torch.from_numpy(np.ascontiguousarray(noisy))[None].to(device)
+    x, _ = model(y, torch.from_numpy(sigma.astype(np.float32))[None].to(device))
+    return np.asarray(x[0].cpu().numpy())
+
+
+def measure_floor(model: DECSC, scenes: Sequence[Scene]) -> float:
+    """The error the network makes where there is next to no noise: median over bands of val or training windows."""
+    errors = []
+    for _, clean in val_windows(scenes[:12], model.config.bands, edge=64):
+        denoised = apply(model, clean, np.full(len(clean), 0.002))
+        errors.extend(np.sqrt(np.square(denoised - clean).mean((1, 2))))
+    return float(np.median(errors))
+
+
+def measure_halo(model: DECSC, scenes: Sequence[Scene], *, tolerance: float = 0.002) -> int:
+    """Pixels from an artificial edge beyond which the result differs by less than `tolerance` (rms), rounded up to 8."""
+    worst = 0
+    for _, clean in val_windows([s for s in scenes if min(s.cube.shape[1:]) >= 96][:3], model.config.bands):
+        noisy = add_noise(clean, "g55", np.random.default_rng(0))
+        sigma = (noisy - clean).std((1, 2))
+        whole = apply(model, noisy, sigma)[:, :, 32:]
+        cut = apply(model, np.ascontiguousarray(noisy[:, :, 32:]), sigma)
+        rms = np.sqrt(np.square(whole - cut).mean((0, 1)))
+        beyond = np.flatnonzero(rms > tolerance)
+        worst = max(worst, int(beyond.max()) + 1 if beyond.size else 0)
+    return -(-worst // 8) * 8
+
+
+def describe(model: DECSC, scenes: Sequence[Scene], run: Run, table: dict[str, Any]) -> Card:
+    """The card of freshly trained weights."""
+    options = run.options
+    return Card(
+        name=run.path.stem,
+        arch=options.arch,
+        config=config_dict(model.config),
+        noise=tuple(options.patterns.split(",")),
+        floor=round(measure_floor(model, scenes), 5),
+        halo=measure_halo(model, scenes),
+        training={
+            "steps": run.step,
+            "hours": round(run.seconds / 3600, 2),
+            "device": next(model.parameters()).device.type,
+            "options": run.identity(),
+            "scenes": {s.name: s.digest for s in scenes},
+        },
+        validation=table,
+    )
+
+
+def card_dict(card: Card) -> dict[str, Any]:
+    """A card as JSON-ready values."""
+    return asdict(card)

@@ -1,0 +1,177 @@
+"""Plain words for a report's numbers: what was checked, and what to make of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .cube import Cube
+from .measure import Measured
+
+FEW, MANY = 0.05, 0.2  # shares of the denoised bands in which structure was removed: to be mentioned, to be mistrusted
+
+
+def checks(before: Cube, after: Cube, found: Measured, run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What should have survived, and whether it did: ``name``, ``ok`` (None where it was changed by request), ``detail``."""
+    asked = run.get("options") or {}
+    table: list[tuple[str, bool | None, str]] = []
+    same = before.dtype == after.dtype
+    dtype = f"{before.dtype}" if same else f"{before.dtype} before, {after.dtype} after"
+    table.append(("Data type kept", None if not same and asked.get("dtype") else same, dtype))
+    same = [_text(v) for v in before.nodata] == [_text(v) for v in after.nodata]
+    nodata = ", ".join(sorted({_text(v) for v in before.nodata}))
+    table.append(("No-data value kept", None if not same and asked.get("nodata") else same, nodata))
+    table.append(("Georeferencing kept", _same_geo(before, after), _geo_words(before)))
+    table.append(("Wavelengths and bad-band flags kept", _same_bands(before, after), _band_words(before)))
+    if found.comparable:
+        n = found.passed_changed
+        table.append(("Bands passed through are identical", n == 0, "every sample" if n == 0 else f"{n} samples differ"))
+        n = found.invalid_changed
+        table.append(("Samples without data are identical", n == 0, "every sample" if n == 0 else f"{n} samples differ"))
+    n = found.newly_invalid
+    table.append(("No measurement was lost", n == 0, "every valid sample is still valid" if n == 0 else f"{n} became invalid"))
+    return [{"name": name, "ok": ok, "detail": detail} for name, ok, detail in table]
+
+
+def judge(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """``level`` (good, check or fault), ``text`` (one sentence) and ``reasons`` (each a sentence, gravest first)."""
+    summary, bands = numbers["summary"], numbers["bands"]
+    faults, doubts = _defects(numbers)
+    n = summary["denoised"]
+    if n == 0 or numbers["valid_fraction"] == 0:
+        why = "no band was denoised" if n == 0 else "the scene holds no valid pixel"
+        text = f"Nothing was denoised: {why}."
+        return {"level": "fault" if faults else "check", "text": text, "reasons": faults + doubts}
+    text = _headline(numbers)
+    passed = summary["passed"]
+    if passed:
+        text += f"; {passed} {_plural('band', passed)} {'was' if passed == 1 else 'were'} left untouched"
+    hit = summary["structure_found"]
+    known = [band for band in bands if band["status"] == "denoised" and math.isfinite(band["structure_share"])]
+    if not known:
+        text += "; whether image structure was removed could not be measured"
+    elif hit == 0:
+        text += "; no image structure was found in what was removed"
+    elif hit <= FEW * n:
+        text += f"; traces of image structure were found in what was removed from {hit} {_plural('band', hit)}"
+    else:
+        text += f"; but image structure was removed with it in {hit} of {n} bands"
+    level = "fault" if faults else "check" if doubts else "good"
+    return {"level": level, "text": text + ".", "reasons": faults + doubts}
+
+
+def _headline(numbers: Mapping[str, Any]) -> str:
+    summary, quality = numbers["summary"], numbers["quality"]
+    n = summary["denoised"]
+    where = f"in {n} {_plural('band', n)}"
+    if quality and math.isfinite(quality["after"]["psnr"]):
+        rise = "rose" if quality["after"]["psnr"] > quality["before"]["psnr"] else "did not rise"
+        return (
+            f"Against the reference, PSNR {rise} from {quality['before']['psnr']:.2f} to {quality['after']['psnr']:.2f} dB "
+            f"with noise removed {where}"
+        )
+    before, after = summary["median_snr_before"], summary["median_snr_after_fine"]
+    if math.isfinite(before) and summary["structure_found"] <= FEW * n and after > before + 0.5:
+        return f"Noise fell: the median signal-to-noise ratio rose from {before:.1f} dB to at least {after:.1f} dB {where}"
+    if math.isfinite(before):
+        times = summary["median_removed_over_noise"]
+        return (
+            f"What was removed {where} is {times:.2g} times as strong as their estimated noise "
+            f"(median signal-to-noise ratio {before:.1f} dB before)"
+        )
+    if math.isfinite(summary["median_removed_rms"]):
+        return f"A median of {summary['median_removed_rms']:.3g} (rms) was removed {where}"
+    return f"Noise was removed {where}"
+
+
+def _defects(numbers: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    summary, bands = numbers["summary"], numbers["bands"]
+    faults, doubts = [], []
+    active = [band for band in bands if band["status"] == "denoised"]
+    hit = [band for band in active if band["structure_found"]]
+    if hit and len(hit) > FEW * len(active):
+        worst = max(hit, key=lambda band: band["detail_loss"])
+        text = (
+            f"Edges or texture were removed together with the noise in {len(hit)} of {len(active)} denoised "
+            f"{_plural('band', len(active))}, up to {100 * worst['detail_loss']:.0f} % of the detail of band {worst['band']}."
+        )
+        (faults if len(hit) > MANY * len(active) else doubts).append(text)
+    quality = numbers["quality"]
+    if quality and quality["after"]["psnr"] < quality["before"]["psnr"]:
+        faults.append("The result is farther from the reference than the input was.")
+    for check in numbers["checks"]:
+        if check["ok"] is False:
+            grave = check["name"].startswith(("Bands", "Samples", "No measurement"))
+            (faults if grave else doubts).append(f"{check['name']}: no ({check['detail']}).")
+    missed, tiles = numbers["convergence"]["not_converged"], numbers["convergence"]["tiles"]
+    if missed:
+        doubts.append(
+            f"{missed} of {tiles} {_plural('tile', tiles)} stopped at the evaluation limit before converging; "
+            "their best iterate was kept."
+        )
+    shifted = [band["band"] for band in active if _shifted(band)]
+    if shifted:
+        doubts.append(f"The mean level moved by more than 1 % in {_bands(shifted)}.")
+    times = summary["median_removed_over_noise"]
+    if times > 1.5:
+        doubts.append(f"More was removed than random noise explains: {times:.2g} times the estimate in the median band.")
+    elif times < 0.5:
+        doubts.append(f"Little was removed: {times:.2g} times the estimated noise in the median band.")
+    return faults, doubts
+
+
+def _shifted(band: Mapping[str, Any]) -> bool:
+    shift = abs(band["removed_mean"])
+    limit = max(0.01 * abs(band["mean_before"]), 0.2 * (band["sigma_before"] if math.isfinite(band["sigma_before"]) else 0))
+    return bool(shift > limit > 0)
+
+
+def _bands(numbers: Sequence[int]) -> str:
+    shown = ", ".join(str(b) for b in numbers[:8])
+    rest = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
+    return f"{_plural('band', len(numbers))} {shown}{rest}"
+
+
+def _plural(word: str, n: int) -> str:
+    return word if n == 1 else word + "s"
+
+
+def _text(value: float | None) -> str:
+    return "none" if value is None else f"{value:g}"
+
+
+def _same_geo(before: Cube, after: Cube) -> bool:
+    a, b = before.geo, after.geo
+    transform = (a.transform is None) == (b.transform is None)
+    if a.transform is not None and b.transform is not None:
+        transform = bool(np.allclose(a.transform, b.transform, rtol=1e-9, atol=1e-9))
+    # Formats spell one CRS differently: its presence is compared, not its text.
+    same = transform and (a.crs is None) == (b.crs is None)
+    return same and len(a.gcps) == len(b.gcps) and (a.rpcs is None) == (b.rpcs is None)
+
+
+def _geo_words(cube: Cube) -> str:
+    geo = cube.geo
+    parts = [(geo.crs is not None, "CRS"), (geo.transform is not None, "grid"),
+             (bool(geo.gcps), f"{len(geo.gcps)} control points"), (geo.rpcs is not None, "RPCs")]  # fmt: skip
+    return ", ".join(words for there, words in parts if there) or "the input has none"
+
+
+def _same_bands(before: Cube, after: Cube) -> bool:
+    a, b = before.bands, after.bands
+    good = (tuple(a.good) or (True,) * a.count) == (tuple(b.good) or (True,) * b.count)
+    for x, y in ((a.wavelength, b.wavelength), (a.fwhm, b.fwhm)):
+        if len(x) != len(y) or not np.allclose(x, y, rtol=1e-6, equal_nan=True):
+            return False
+    return good
+
+
+def _band_words(cube: Cube) -> str:
+    known = np.array(cube.bands.wavelength, float)
+    known = known[np.isfinite(known)]
+    if known.size == 0:
+        return "the input has no wavelengths"
+    return f"{known.min():.0f} to {known.max():.0f} nm"

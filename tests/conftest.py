@@ -1,0 +1,30 @@
+"""What every test file may ask for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib, also in subprocesses
+
+SHARED = Path(__file__).parents[1].parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real sample files, kept outside the project; tests that need it are skipped without it."""
+    if not SHARED.is_dir():
+        pytest.skip("the folder of sample files is not beside the project")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small demo scene and its truth (96 x 112 pixels, 24 bands); do not write into it."""
+    from hsidenoise.demo import demo
+
+    folder = tmp_path_factory.mktemp("demo")
+    demo(folder, size=(96, 112), bands=24)
+    return folder
