@@ -151,6 +151,8 @@ def _lengths(texts: Sequence[str], widths: Sequence[str], unit: str, name: str) 
         if any(t for t in texts):
             warnings.warn(f"{name}: no wavelength is a positive number; ignored", MetadataWarning, stacklevel=4)
         return [], []
+    if any(v is None and t.strip().lower() not in ("", "nan") for v, t in zip(values, texts, strict=True)):
+        warnings.warn(f"{name}: some wavelengths are no numbers; left out", MetadataWarning, stacklevel=4)
     median = float(known[len(known) // 2])
     unit = unit.strip().strip("{}").strip()
     word = unit.lower()

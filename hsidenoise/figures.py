@@ -18,15 +18,17 @@ COLOUR = {"before": "#d55e00", "after": "#0072b2", "reference": "#111111", "remo
 LABEL = {"before": "before", "after": "after", "reference": "reference", "removed": "removed"}
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
-STYLE: dict[str, Any] = {
-    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "axes.titlelocation": "left", "axes.titlecolor": "#333333",
-    "axes.edgecolor": "#9a9a9a", "axes.labelcolor": "#333333", "axes.linewidth": 0.6, "axes.grid": True,
-    "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "grid.color": "#e7e7e7",
-    "grid.linewidth": 0.6, "xtick.color": "#9a9a9a", "ytick.color": "#9a9a9a", "xtick.labelcolor": "#333333",
+STYLE: Any = {
+    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "axes.titlelocation": "left",
+    "axes.titlecolor": "#333333", "axes.edgecolor": "#9a9a9a", "axes.labelcolor": "#333333", "axes.linewidth": 0.6,
+    "axes.grid": True, "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
+    "grid.color": "#e7e7e7", "grid.linewidth": 0.6, "xtick.color": "#9a9a9a", "ytick.color": "#9a9a9a", "xtick.labelcolor": "#333333",
     "ytick.labelcolor": "#333333", "xtick.labelsize": 7.5, "ytick.labelsize": 7.5, "xtick.major.width": 0.6,
     "ytick.major.width": 0.6, "ytick.minor.width": 0.4, "legend.frameon": False, "legend.fontsize": 7.5,
     "lines.linewidth": 1.1, "lines.solid_joinstyle": "round", "svg.fonttype": "none", "svg.hashsalt": "hsidenoise",
-    "path.simplify_threshold": 0.2,
+    "path.simplify_threshold": 0.2, "axes.formatter.useoffset": False,
+    "figure.constrained_layout.w_pad": 0.06, "figure.constrained_layout.h_pad": 0.05,
+    "figure.constrained_layout.wspace": 0.04,
 }  # fmt: skip
 
 
@@ -39,7 +41,6 @@ def draw(paint: Callable[[Any], None], height: float, width: float = 10.0) -> st
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasSVG(figure)
-        figure.get_layout_engine().set(w_pad=0.06, h_pad=0.05, wspace=0.04)
         paint(figure)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -80,6 +81,8 @@ class Spectrum:
             axes.axvspan(self.x[i] - half, self.x[i] + half, color="#eeeeee", lw=0, zorder=0)
         axes.set_xlim(self.x.min() - half - 1e-9, self.x.max() + half + 1e-9)
         axes.set_xlabel(self.label)
+        if not self.known:
+            axes.xaxis.get_major_locator().set_params(integer=True)
 
 
 def noise(bands: Sequence[Band], unit: str) -> str:
@@ -96,14 +99,14 @@ def noise(bands: Sequence[Band], unit: str) -> str:
 
     def paint(figure: Any) -> None:
         axes = figure.subplots()
-        names = {"before": "noise before", "removed": "removed (rms)", "after": "noise after, between two estimates"}
+        names = {"before": "noise before", "removed": "removed (rms)", "after": "noise after, lower bound"}
         (x, low), (_, high) = (axis.broken(np.where(axis.passed, np.nan, v)) for v in (lines["after"], fine))
-        axes.fill_between(x, low, high, color=COLOUR["after"], alpha=0.16, lw=0)
-        axis.plot(axes, fine, color=COLOUR["after"], lw=0.7)
-        for name, values in lines.items():
-            if np.isfinite(values[~axis.passed]).any():
-                axis.plot(axes, values, color=COLOUR[name], label=names[name], ls="--" if name == "removed" else "-")
-        axes.set_yscale("log")
+        axes.fill_between(x, low, high, color=COLOUR["after"], alpha=0.1, lw=0)
+        axis.plot(axes, lines["before"], color=COLOUR["before"], label=names["before"])
+        axis.plot(axes, lines["removed"], color="#222222", lw=0.9, ls=(0, (2, 1.5)), label=names["removed"], zorder=4)
+        axis.plot(axes, fine, color=COLOUR["after"], lw=0.8, ls=":", label="pixel-scale variation after, with image")
+        axis.plot(axes, lines["after"], color=COLOUR["after"], label=names["after"])
+        _log(axes)
         axes.set_ylabel(f"Standard deviation ({unit})")
         axis.shade(axes)
         _legend(figure, axes)
@@ -113,7 +116,7 @@ def noise(bands: Sequence[Band], unit: str) -> str:
 
 def profiles(entries: Sequence[Mapping[str, Any]], unit: str) -> str:
     """Mean value against row and against column, a line of two charts for each band."""
-    if not entries:
+    if not any(_number(v) for entry in entries for v in entry["column"]["before"]):
         return ""
 
     def paint(figure: Any) -> None:
@@ -173,7 +176,7 @@ def fidelity(bands: Sequence[Band]) -> str:
         grid = figure.subplots(1, len(kinds), squeeze=False)[0]
         for axes, (key, label) in zip(grid, kinds, strict=True):
             for name in ("before", "after"):
-                axis.plot(axes, _column(bands, f"{key}_{name}"), skip=False, color=COLOUR[name], label=LABEL[name])
+                axis.plot(axes, _column(bands, f"{key}_{name}"), color=COLOUR[name], label=LABEL[name])
             axes.set_ylabel(label)
             axis.shade(axes)
         _legend(figure, grid[0])
@@ -188,7 +191,7 @@ def structure(bands: Sequence[Band]) -> str:
     found = np.array([bool(band["structure_found"]) for band in bands])
     stripe = {name: _column(bands, f"stripes_{name}") for name in ("before", "after")}
     stripe = {name: np.where(values > 0, values, np.nan) for name, values in stripe.items()}
-    panels = [name for name, some in (("loss", np.isfinite(loss)), ("stripes", np.isfinite(stripe["before"]))) if some.any()]
+    panels = [name for name, values in (("loss", loss), ("stripes", stripe["before"])) if np.isfinite(values).any()]
     if not panels:
         return ""
 
@@ -202,14 +205,13 @@ def structure(bands: Sequence[Band]) -> str:
                 axes.axhline(2, color="#777777", lw=0.8, ls=":", label="limit, 2 %")
                 axes.set_ylim(0, max(4.0, 1.15 * float(np.nanmax(counted))))
                 axes.set_ylabel("Image detail removed (% of energy)")
-                axes.legend(loc="upper right", handlelength=1.4)
             else:
                 for name, values in stripe.items():
                     axis.plot(axes, values, color=COLOUR[name], label=LABEL[name])
                 axes.axhline(1, color="#777777", lw=0.8, ls=":", label="noise alone")
-                axes.set_yscale("log")
+                _log(axes)
                 axes.set_ylabel("Column means, rms / noise")
-                axes.legend(loc="upper right", handlelength=1.4, ncols=3)
+            axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.1, handlelength=1.6, ncols=3)
             axis.shade(axes)
 
     return draw(paint, 2.8)
@@ -217,7 +219,8 @@ def structure(bands: Sequence[Band]) -> str:
 
 def convergence(tiles: Sequence[Mapping[str, Any]], shape: tuple[int, int]) -> str:
     """How many evaluations tiles took, and where the residual stayed large."""
-    counts = np.array([t["iterations"] for t in tiles if _number(t.get("iterations"))], int)
+    tiles = [t for t in tiles if t.get("iterations")]  # 0: nothing valid in it, the network was not run
+    counts = np.array([t["iterations"] for t in tiles if _number(t["iterations"])], int)
     placed = [t for t in tiles if all(_number(t.get(k)) for k in ("row", "col", "rows", "cols", "residual"))]
     if counts.size == 0:
         return ""
@@ -254,7 +257,8 @@ def _tile_map(figure: Any, axes: Any, tiles: Sequence[Mapping[str, Any]], shape:
     drawn = PolyCollection(boxes, array=residual, cmap="cividis", norm=LogNorm(low, high if high > low else low * 10),
                            edgecolors="white", linewidths=0.4)  # fmt: skip
     axes.add_collection(drawn)
-    missed = np.array([np.mean(box, axis=0) for box, t in zip(boxes, tiles, strict=True) if t.get("converged") is False])
+    open_ends = [box for box, t in zip(boxes, tiles, strict=True) if t.get("converged") is False]
+    missed = np.array([np.mean(box, axis=0) for box in open_ends])
     if missed.size:
         axes.plot(missed[:, 0], missed[:, 1], "x", color="#ffffff", ms=5, mew=2.4)
         axes.plot(missed[:, 0], missed[:, 1], "x", color=COLOUR["before"], ms=5, mew=1.2)
@@ -263,6 +267,18 @@ def _tile_map(figure: Any, axes: Any, tiles: Sequence[Mapping[str, Any]], shape:
     axes.set_aspect("equal" if 0.25 < rows / cols < 4 else "auto")
     axes.grid(visible=False)
     figure.colorbar(drawn, ax=axes, label="Relative residual", fraction=0.05, pad=0.03)
+
+
+def _log(axes: Any) -> None:
+    """A logarithmic axis with plain numbers, also when it spans less than a decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    short = high < 30 * low
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if short else (1,), numticks=8 if short else 6))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _legend(figure: Any, axes: Any) -> None:

@@ -15,9 +15,10 @@ from .noise import NoiseAccumulator
 
 Floats = NDArray[np.float64]
 
-BLOCK_SAMPLES = 12_000_000  # samples of one block: about 50 MB as float32
+BLOCK_SAMPLES = 8_000_000  # samples of one block: 32 MB as float32
 BLOCK_ROWS = 16  # never fewer: the structure measure needs neighbourhoods
 STRUCTURE_PIXELS = 1_000_000  # beyond this many pixels the structure measure looks at every k-th block only
+NOISE_PIXELS = 50_000  # pixels of a block that the noise estimate looks at; it needs no more
 GRID = 40  # spectra are kept at GRID x GRID pixels
 
 
@@ -30,8 +31,7 @@ class Profile:
 
     def mean(self, band: int) -> Floats:
         """Means of `band`, ``(rows,)`` or ``(cols,)``; NaN where nothing was valid."""
-        n = self.count[band]
-        return np.divide(self.total[band], n, out=np.full(n.shape, np.nan), where=n > 0)
+        return _over(self.total[band], self.count[band])
 
 
 @dataclass
@@ -61,16 +61,22 @@ class Measured:
     def mean(self, which: str) -> Floats:
         """Mean of each band over valid samples; NaN where there are none."""
         total, n = self.rows[which].total.sum(axis=1), self.rows[which].count.sum(axis=1)
-        return np.divide(total, n, out=np.full(n.shape, np.nan), where=n > 0)
+        return _over(total, n)
 
     def valid(self) -> Floats:
         """Valid samples of each band."""
-        return self.rows["before"].count.sum(axis=1)
+        count: Floats = self.rows["before"].count.sum(axis=1)
+        return count
 
     def removed_rms(self) -> Floats:
         """Root mean square of before minus after, per band."""
-        n = self.valid()
-        return np.sqrt(np.divide(self.removed_energy, n, out=np.full(n.shape, np.nan), where=n > 0))
+        rms: Floats = np.sqrt(_over(self.removed_energy, self.valid()))
+        return rms
+
+
+def _over(total: Floats, n: Floats) -> Floats:
+    mean: Floats = np.divide(total, n, out=np.full(n.shape, np.nan), where=n > 0)
+    return mean
 
 
 def measure(before: Cube, after: Cube, reference: Cube | None, denoised: Sequence[int]) -> Measured:
@@ -108,8 +114,9 @@ def measure(before: Cube, after: Cube, reference: Cube | None, denoised: Sequenc
         both = xv & yv
         xs, ys, vs = x[:, inside], y[:, inside], both[:, inside]
         arrays = {"before": (xs, vs), "after": (ys, vs)}
-        result.noise["before"].add(xs, vs)
-        result.noise["after"].add(ys, vs)
+        thin = max(1, xs.shape[1] * n_cols // NOISE_PIXELS)
+        for name, block in (("before", xs), ("after", ys)):
+            result.noise[name].add(block[:, ::thin], vs[:, ::thin])
         result.fine.add(ys, vs)
         if i % result.structure_step == 0:
             result.structure.add(xs, ys, vs)
@@ -167,9 +174,9 @@ def _blocks(cube: Cube, margin: int) -> Iterator[tuple[Window, Window]]:
     """Row blocks over the full width, each with and without `margin` more rows on both sides."""
     bands, rows, cols = cube.shape
     height = max(BLOCK_ROWS, BLOCK_SAMPLES // (bands * cols))
-    tall = cube.layout.get("blocks")
-    if tall and height > tall[0]:
-        height -= height % tall[0]  # whole file blocks: none is decoded twice
+    block = cube.layout.get("block")
+    if block and height > block[0]:
+        height -= height % block[0]  # whole file blocks: none is decoded twice
     for start in range(0, rows, height):
         stop = min(start + height, rows)
         yield Window(start, stop, 0, cols), Window(max(start - margin, 0), min(stop + margin, rows), 0, cols)
@@ -203,11 +210,12 @@ class _GridSampler:
 
     def add(self, core: Window, arrays: dict[str, tuple[NDArray[np.float32], NDArray[np.bool_]]]) -> None:
         rows = self._rows[(self._rows >= core.row_start) & (self._rows < core.row_stop)] - core.row_start
-        place = np.ix_(range(len(arrays["before"][0])), rows, self._cols)
-        self._valid.append(arrays["before"][1][place].reshape(len(place[0]), -1))
         for name, (block, valid) in arrays.items():
-            picked = np.where(valid[place], block[place], np.float32("nan"))
-            self._spectra[name].append(picked.reshape(len(place[0]), -1))
+            there = valid[:, rows][:, :, self._cols].reshape(len(valid), -1)
+            values = block[:, rows][:, :, self._cols].reshape(there.shape)
+            self._spectra[name].append(np.where(there, values, np.float32("nan")))
+            if name == "before":
+                self._valid.append(there)
 
     def result(self) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float32]], NDArray[np.bool_]]:
         grid = np.stack(np.meshgrid(self._rows, self._cols, indexing="ij"), axis=-1).reshape(-1, 2)

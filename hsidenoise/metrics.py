@@ -176,7 +176,8 @@ def _same_shape(x: Array, y: Array) -> None:
 
 def _angle(dot: Floats, xx: Floats, yy: Floats) -> Floats:
     cosine: Floats = dot / np.maximum(np.sqrt(xx) * np.sqrt(yy), 1e-12)
-    return np.arccos(np.clip(cosine, -1, 1))
+    angle: Floats = np.arccos(np.clip(cosine, -1, 1))
+    return angle
 
 
 def _ssim_map(p: Floats, q: Floats) -> Floats:
@@ -193,7 +194,8 @@ def _ssim_map(p: Floats, q: Floats) -> Floats:
 
 
 def _ratio(a: Array, n: Array) -> Floats:
-    return np.divide(a, n, out=np.full(np.shape(a), np.nan), where=n > 0)
+    ratio: Floats = np.divide(a, n, out=np.full(np.shape(a), np.nan), where=n > 0)
+    return ratio
 
 
 def _mean(values: Floats) -> float:
@@ -348,7 +350,8 @@ class FineScaleAccumulator:
 
     def sigma(self) -> Floats:
         """Deviation of each band, in its units; NaN where no 3 x 3 neighbourhood was whole."""
-        return np.sqrt(np.pi / 2) / 6 * _ratio(self._sum, self._count)
+        sigma: Floats = np.sqrt(np.pi / 2) / 6 * _ratio(self._sum, self._count)
+        return sigma
 
 
 def stripes(column_means: Array, counts: Array, sigma: Array) -> Floats:

@@ -34,7 +34,7 @@ def add_noise(clean: NDArray[np.float32], pattern: str, rng: np.random.Generator
     ValueError
         Unknown pattern.
     """
-    bands, rows, cols = clean.shape
+    bands, _, cols = clean.shape
     if pattern == "corr":
         position = np.arange(bands) / bands - 0.5
         sigma = 23.08 * np.exp(-(position**2) / (4 * 0.157**2))

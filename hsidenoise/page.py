@@ -9,6 +9,7 @@ from typing import Any
 
 from . import figures
 from .pictures import Pixels, Plate
+from .verdict import FEW
 
 Band = Mapping[str, Any]
 
@@ -37,15 +38,16 @@ def render(numbers: Mapping[str, Any], plates: Sequence[Plate], encode: Callable
         run=run,
         level=LEVELS[numbers["verdict"]["level"]],
         keys=_key_figures(numbers),
-        plates=[
-            {"title": p.title, "caption": p.caption, "stacked": p.stacked,
-             "panels": [{"label": q.label, "uri": encode(q.pixels), "shape": q.pixels.shape} for q in p.panels]}
-            for p in plates
-        ],  # fmt: skip
+        plates=[_encoded(plate, encode) for plate in plates],
         charts=charts,
         passed=_passed(bands),
         provenance=_provenance(numbers),
     )
+
+
+def _encoded(plate: Plate, encode: Callable[[Pixels], str]) -> dict[str, Any]:
+    panels = [{"label": p.label, "uri": encode(p.pixels), "shape": p.pixels.shape} for p in plate.panels]
+    return {"title": plate.title, "caption": plate.caption, "stacked": plate.stacked, "panels": panels}
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -69,15 +71,17 @@ def _key_figures(numbers: Mapping[str, Any]) -> list[dict[str, str]]:
         return " → ".join("–" if v is None else format(v, form) for v in (a, b))
 
     if quality:
-        q = [quality["before"], quality["after"]]
-        keys.append(("PSNR", change(q[0]["psnr"], q[1]["psnr"], ".2f") + " dB", "against the reference, mean over bands"))
-        keys.append(("SSIM", change(q[0]["ssim"], q[1]["ssim"], ".4f"), "1 is identical"))
-        keys.append(("Spectral angle", change(q[0]["sam"], q[1]["sam"], ".4f") + " rad", "to the reference, mean over pixels"))
-    if s["median_snr_before"] is not None and s["median_snr_after_fine"] is not None and not s["structure_found"] > s["denoised"] / 20:
-        keys.append(("Signal to noise", f"{s['median_snr_before']:.1f} → ≥ {s['median_snr_after_fine']:.1f} dB",
-                     "median band, estimated"))  # fmt: skip
-    if s["median_removed_over_noise"] is not None:
-        keys.append(("Removed, over noise", f"{s['median_removed_over_noise']:.2f}", "1: as much went as there was noise"))
+        p, q = quality["before"], quality["after"]
+        keys.append(("PSNR", change(p["psnr"], q["psnr"], ".2f") + " dB", "against the reference, mean over bands"))
+        keys.append(("SSIM", change(p["ssim"], q["ssim"], ".4f"), "1 is identical"))
+        keys.append(
+            ("Spectral angle", change(p["sam"], q["sam"], ".3f") + " rad", "to the reference, mean over pixels")
+        )
+    before, after, times = (s[f"median_{key}"] for key in ("snr_before", "snr_after_fine", "removed_over_noise"))
+    if None not in (before, after) and s["structure_found"] <= FEW * s["denoised"]:
+        keys.append(("Signal to noise", f"{before:.1f} → ≥ {after:.1f} dB", "median band, estimated"))
+    if times is not None:
+        keys.append(("Removed, over noise", f"{times:.2f}", "1: as much went as there was noise"))
     if any(band["structure_share"] is not None for band in numbers["bands"]):
         keys.append(("Bands losing detail", f"{s['structure_found']} of {s['denoised']}", "image in what was removed"))
     if c["tiles"]:
@@ -117,9 +121,9 @@ def _provenance(numbers: Mapping[str, Any]) -> list[dict[str, Any]]:
         if run.get(key) is not None:
             files.append((words, number(run[key], 4)))
     groups = [{"title": "Run", "rows": files}]
-    for key, title in (("model", "Weights"), ("options", "Options"), ("normalisation", "Normalisation"), ("versions", "Versions")):
-        rows = list(_flat(run.get(key)))
-        if rows:
+    titles = {"model": "Weights", "options": "Options", "normalisation": "Normalisation", "versions": "Versions"}
+    for key, title in titles.items():
+        if rows := _flat(run.get(key)):
             groups.append({"title": title, "rows": rows})
     return groups
 

@@ -32,7 +32,7 @@ class View:
     lying: bool = False  # rows run from left to right
 
     @property
-    def whole_scene(self) -> str:
+    def words(self) -> str:
         """Words for a caption."""
         w = self.window
         if self.row_step == self.col_step == 1:
@@ -143,7 +143,8 @@ def plate(title: str, what: str, cubes: Mapping[str, Cube], view: View, bands: S
     low, high = np.zeros(len(bands)), np.ones(len(bands))
     for i in range(len(bands)):
         if both[i].any():
-            low[i], high[i] = np.percentile(y[i][both[i]].astype(np.float64), (1, 99))
+            low[i], high[i] = np.percentile(y[i][both[i]].astype(np.float64), (2, 98))
+    # A plain band still needs some width to be divided by.
     width = np.maximum(high - low, 1e-9 * np.maximum(np.abs(high), 1e-30))[:, None, None]
     removed = np.where(both, x.astype(np.float64) - np.where(both, y, 0), 0) / width
     size = float(np.percentile(np.abs(removed[both]), 99)) if both.any() else 0.0
@@ -155,16 +156,12 @@ def plate(title: str, what: str, cubes: Mapping[str, Cube], view: View, bands: S
     ]
     panels.insert(2, Picture("Removed", _paint(0.5 + gain * removed, both)))
     units = "; ".join(f"{lo:.4g} to {hi:.4g}" for lo, hi in zip(low, high, strict=True))
-    caption = (
-        f"{what}: {view.whole_scene}. Before and after share one stretch, black to white {units} "
-        f"(1st to 99th percentile after). Removed is before minus after, mid-grey where nothing changed, "
-        f"its contrast {gain:.3g} times that of the pictures. Pixels without data are pale."
-    )
+    caption = f"{what}: {view.words}. Black to white {units}; removed with {gain:.3g} times that contrast."
     return Plate(title, caption, tuple(panels), stacked=view.row_step + view.col_step > 2 and _long(panels[0].pixels))
 
 
 def _long(pixels: Pixels) -> bool:
-    return pixels.shape[1] > 2 * pixels.shape[0]
+    return bool(pixels.shape[1] > 2 * pixels.shape[0])
 
 
 def _paint(values: NDArray[np.float64], valid: NDArray[np.bool_]) -> Pixels:
@@ -185,5 +182,5 @@ def encode(pixels: Pixels, quality: int) -> str:
 
     kind, data = "png", packed("png", optimize=True)
     if len(data) > 60_000:
-        kind, data = "jpeg", packed("jpeg", quality=quality, subsampling=0, optimize=True)
+        kind, data = "jpeg", packed("jpeg", quality=quality, subsampling=0)
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

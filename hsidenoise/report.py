@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from . import __version__, pictures
 from .cube import Cube
-from .errors import UsageError, WriteError
+from .errors import OutputExistsError, UsageError, WriteError
 from .measure import Measured, measure
 from .metrics import stripes
 from .verdict import checks, judge
@@ -27,7 +27,7 @@ SCHEMA = "hsidenoise-report/1"
 SIZE_LIMIT = 1_900_000  # bytes of HTML; pictures give way
 PROFILE_POINTS = 1000
 SPECTRA = 4
-QUALITIES = ((90, 1), (75, 1), (60, 2), (40, 4))  # JPEG quality and thinning, tried in turn until the page is small
+QUALITIES = ((85, 1), (70, 1), (60, 2), (40, 4))  # JPEG quality and thinning, tried in turn until the page is small
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,26 @@ def collect(before: Cube, after: Cube, *, reference: Cube | None = None, run: Ma
     return Report(_clean(numbers), plates)
 
 
+def check_report(path: str | Path, *, overwrite: bool = False) -> None:
+    """Refuse a report that could not be written, before any work is done.
+
+    Raises
+    ------
+    UsageError
+        The name ends in .json, which the report's numbers need, or its folder does not exist.
+    OutputExistsError
+        The page or its numbers exist and `overwrite` is false.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".json":
+        raise UsageError(f"{path}: the report's page needs another suffix than .json; choose --report NAME.html")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: the folder {path.parent} does not exist; create it or choose another --report")
+    for target in (path, path.with_suffix(".json")):
+        if target.is_dir() or (target.exists() and not overwrite):
+            raise OutputExistsError(f"{target}: exists and won't be overwritten without --overwrite")
+
+
 def _bands(
     cube: Cube, found: Measured, denoised: Sequence[int], reasons: Mapping[int, str], sigma_given: Any
 ) -> list[dict[str, Any]]:
@@ -200,12 +220,15 @@ def _bands(
 
 def _snr(mean: Floats, sigma: Floats) -> Floats:
     usable = (mean > 0) & (sigma > 0)
-    return 20 * np.log10(np.divide(mean, sigma, out=np.full(mean.shape, np.nan), where=usable))
+    snr: Floats = 20 * np.log10(np.divide(mean, sigma, out=np.full(mean.shape, np.nan), where=usable))
+    return snr
 
 
 def _summary(bands: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     active = [band for band in bands if band["status"] == "denoised"]
-    keys = ("sigma_before", "sigma_after", "sigma_after_fine", "snr_before", "snr_after", "snr_after_fine", "removed_rms")
+    keys = [f"{kind}_{when}" for kind in ("sigma", "snr") for when in ("before", "after", "after_fine")] + [
+        "removed_rms"
+    ]
     summary: dict[str, Any] = {f"median_{key}": _median([band[key] for band in active]) for key in keys}
     ratios = [band["removed_rms"] / band["sigma_before"] for band in active if band["sigma_before"] > 0]
     summary["median_removed_over_noise"] = _median(ratios)
@@ -231,6 +254,7 @@ def _quality(found: Measured) -> dict[str, Any] | None:
 
 
 def _convergence(tiles: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    tiles = [t for t in tiles if t.get("iterations") != 0]  # 0: nothing valid in it, the network was not run
     counts = [t["iterations"] for t in tiles if t.get("iterations") is not None]
     return {
         "tiles": len(tiles),
@@ -242,7 +266,9 @@ def _convergence(tiles: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _show_bands(bands: Sequence[Mapping[str, Any]]) -> tuple[int | None, int | None]:
     """The denoised band with the largest relative noise before, and the median one."""
-    active = [band for band in bands if band["status"] == "denoised" and band["valid"] > 0] or list(bands)
+    active = [band for band in bands if band["status"] == "denoised" and band["valid"] > 0]
+    if not active:
+        return None, None
     ranked = sorted(active, key=lambda band: -math.inf if math.isnan(band["snr_before"]) else -band["snr_before"])
     worst = ranked[-1]["band"] - 1
     return worst, next((band["band"] - 1 for band in (ranked[len(ranked) // 2],) if band["band"] - 1 != worst), None)
@@ -278,7 +304,7 @@ def _spectra(found: Measured, denoised: Sequence[int]) -> list[dict[str, Any]]:
     whole = np.flatnonzero(found.grid_valid[list(denoised)].all(axis=0))
     if whole.size == 0:
         return []
-    values = found.grid_spectra["after"][np.ix_(list(denoised), whole)].astype(np.float64)
+    values = found.grid_spectra["after"][np.array(denoised)][:, whole].astype(np.float64)
     bright = values.mean(axis=0)
     low, high = np.percentile(bright, (2, 98))  # outliers make poor examples
     keep = (bright >= low) & (bright <= high)
@@ -303,8 +329,8 @@ def _plates(
     worst: int | None, median: int | None,
 ) -> tuple[pictures.Plate, ...]:  # fmt: skip
     cube = cubes["before"]
-    seen = found.grid_valid[list(denoised)] if denoised else found.grid_valid
-    detail, overview = pictures.choose_views(cube.shape[1:], found.grid, seen.any(axis=0))
+    seen = np.any(found.grid_valid[list(denoised)] if denoised else found.grid_valid, axis=0, keepdims=True)[0]
+    detail, overview = pictures.choose_views(cube.shape[1:], found.grid, seen)
     rgb, words = pictures.choose_rgb(cube.bands, cube.tags, denoised)
     what = f"{words[0].upper()}{words[1:]} ({', '.join(label(bands[b]).lower() for b in rgb)})"
     views = [("The scene", overview), ("A closer look", detail)] if overview else [("The scene", detail)]

@@ -302,7 +302,7 @@ def measure_floor(model: DECSC, scenes: Sequence[Scene]) -> float:
 
 
 def measure_halo(model: DECSC, scenes: Sequence[Scene], *, tolerance: float = 0.002) -> int:
-    """Pixels from an artificial edge beyond which the result differs by less than `tolerance` (rms), rounded up to 8."""
+    """Pixels beyond an artificial edge where the result differs by less than `tolerance` (rms), rounded up to 8."""
     worst = 0
     for _, clean in val_windows([s for s in scenes if min(s.cube.shape[1:]) >= 96][:3], model.config.bands):
         noisy = add_noise(clean, "g55", np.random.default_rng(0))

@@ -15,7 +15,7 @@ FEW, MANY = 0.05, 0.2  # shares of the denoised bands in which structure was rem
 
 
 def checks(before: Cube, after: Cube, found: Measured, run: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What should have survived, and whether it did: ``name``, ``ok`` (None where it was changed by request), ``detail``."""
+    """What should have survived and whether it did: ``name``, ``ok`` (None: changed on request) and ``detail``."""
     asked = run.get("options") or {}
     table: list[tuple[str, bool | None, str]] = []
     same = before.dtype == after.dtype
@@ -26,13 +26,11 @@ def checks(before: Cube, after: Cube, found: Measured, run: Mapping[str, Any]) -
     table.append(("No-data value kept", None if not same and asked.get("nodata") else same, nodata))
     table.append(("Georeferencing kept", _same_geo(before, after), _geo_words(before)))
     table.append(("Wavelengths and bad-band flags kept", _same_bands(before, after), _band_words(before)))
+    counts = [("No measurement was lost", found.newly_invalid, "became invalid")]
     if found.comparable:
-        n = found.passed_changed
-        table.append(("Bands passed through are identical", n == 0, "every sample" if n == 0 else f"{n} samples differ"))
-        n = found.invalid_changed
-        table.append(("Samples without data are identical", n == 0, "every sample" if n == 0 else f"{n} samples differ"))
-    n = found.newly_invalid
-    table.append(("No measurement was lost", n == 0, "every valid sample is still valid" if n == 0 else f"{n} became invalid"))
+        counts.insert(0, ("Samples without data are identical", found.invalid_changed, "differ"))
+        counts.insert(0, ("Bands passed through are identical", found.passed_changed, "differ"))
+    table += [(name, n == 0, f"{n} samples {words}" if n else "every sample") for name, n, words in counts]
     return [{"name": name, "ok": ok, "detail": detail} for name, ok, detail in table]
 
 
@@ -45,6 +43,9 @@ def judge(numbers: Mapping[str, Any]) -> dict[str, Any]:
         why = "no band was denoised" if n == 0 else "the scene holds no valid pixel"
         text = f"Nothing was denoised: {why}."
         return {"level": "fault" if faults else "check", "text": text, "reasons": faults + doubts}
+    if not any(band["removed_rms"] > 0 for band in bands if band["status"] == "denoised"):
+        return {"level": "fault" if faults else "check", "text": "Nothing was removed: output and input are equal.",
+                "reasons": faults}  # fmt: skip
     text = _headline(numbers)
     passed = summary["passed"]
     if passed:
@@ -68,14 +69,13 @@ def _headline(numbers: Mapping[str, Any]) -> str:
     n = summary["denoised"]
     where = f"in {n} {_plural('band', n)}"
     if quality and math.isfinite(quality["after"]["psnr"]):
-        rise = "rose" if quality["after"]["psnr"] > quality["before"]["psnr"] else "did not rise"
-        return (
-            f"Against the reference, PSNR {rise} from {quality['before']['psnr']:.2f} to {quality['after']['psnr']:.2f} dB "
-            f"with noise removed {where}"
-        )
+        a, b = quality["before"]["psnr"], quality["after"]["psnr"]
+        verb = "rose" if b > a else "fell"
+        return f"Against the reference, PSNR {verb} from {a:.2f} to {b:.2f} dB with noise removed {where}"
     before, after = summary["median_snr_before"], summary["median_snr_after_fine"]
     if math.isfinite(before) and summary["structure_found"] <= FEW * n and after > before + 0.5:
-        return f"Noise fell: the median signal-to-noise ratio rose from {before:.1f} dB to at least {after:.1f} dB {where}"
+        ratio = f"the median signal-to-noise ratio rose from {before:.1f} dB to at least {after:.1f} dB"
+        return f"Noise fell: {ratio} {where}"
     if math.isfinite(before):
         times = summary["median_removed_over_noise"]
         return (
@@ -89,14 +89,16 @@ def _headline(numbers: Mapping[str, Any]) -> str:
 
 def _defects(numbers: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     summary, bands = numbers["summary"], numbers["bands"]
-    faults, doubts = [], []
+    faults: list[str] = []
+    doubts: list[str] = []
     active = [band for band in bands if band["status"] == "denoised"]
     hit = [band for band in active if band["structure_found"]]
     if hit and len(hit) > FEW * len(active):
         worst = max(hit, key=lambda band: band["detail_loss"])
         text = (
-            f"Edges or texture were removed together with the noise in {len(hit)} of {len(active)} denoised "
-            f"{_plural('band', len(active))}, up to {100 * worst['detail_loss']:.0f} % of the detail of band {worst['band']}."
+            f"Edges or texture went with the noise in {len(hit)} of {len(active)} denoised "
+            f"{_plural('band', len(active))}: up to {100 * worst['detail_loss']:.0f} % of the detail energy, "
+            f"in band {worst['band']}."
         )
         (faults if len(hit) > MANY * len(active) else doubts).append(text)
     quality = numbers["quality"]
@@ -116,17 +118,20 @@ def _defects(numbers: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     if shifted:
         doubts.append(f"The mean level moved by more than 1 % in {_bands(shifted)}.")
     times = summary["median_removed_over_noise"]
+    if len(active) < 3:  # the estimate needs other bands to tell noise from texture
+        return faults, doubts
     if times > 1.5:
-        doubts.append(f"More was removed than random noise explains: {times:.2g} times the estimate in the median band.")
+        doubts.append(f"More was removed than random noise: {times:.2g} times the estimate in the median band.")
     elif times < 0.5:
         doubts.append(f"Little was removed: {times:.2g} times the estimated noise in the median band.")
     return faults, doubts
 
 
 def _shifted(band: Mapping[str, Any]) -> bool:
-    shift = abs(band["removed_mean"])
-    limit = max(0.01 * abs(band["mean_before"]), 0.2 * (band["sigma_before"] if math.isfinite(band["sigma_before"]) else 0))
-    return bool(shift > limit > 0)
+    shift, spread = abs(band["removed_mean"]), band["sigma_before"]
+    spread = spread if math.isfinite(spread) else band["removed_rms"]
+    chance = 5 * band["removed_rms"] / math.sqrt(max(band["valid"], 1))
+    return bool(shift > max(0.01 * abs(band["mean_before"]), 0.2 * spread, chance) > 0)
 
 
 def _bands(numbers: Sequence[int]) -> str:

@@ -12,7 +12,8 @@ from ..cube import Cube
 from ..errors import ReadError, UnsupportedError
 
 if TYPE_CHECKING:
-    from .write import CubeWriter, check_output, create_cube, describe_output, output_driver
+    from .targets import check_output, output_driver
+    from .write import CubeWriter, create_cube, describe_output
 
 __all__ = ["CubeWriter", "check_output", "create_cube", "describe_output", "gdal_env", "open_cube", "output_driver"]
 
@@ -97,6 +98,8 @@ def _open(name: str) -> Cube:
     except UnsupportedError:
         raise
     except ReadError as error:
+        if name.lower().endswith(".hdr"):
+            raise ReadError(f"{name}: neither an ENVI header (its first line is not ENVI) nor an ESRI one") from error
         if what == "text":
             raise ReadError(f"{name}: is a text file, no raster") from error
         if "not recognized" not in str(error):
@@ -126,8 +129,8 @@ def _open_envi(name: str, data: str, header: str) -> Cube:
 
 def __getattr__(name: str) -> Any:
     # Writing is loaded when first used: opening a scene does not need it.
-    if name in __all__:
-        from . import write
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import targets, write
 
-        return getattr(write, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(targets if name in ("check_output", "output_driver") else write, name)

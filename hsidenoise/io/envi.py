@@ -137,12 +137,13 @@ def open_envi(name: str, data: str, header_path: str) -> Cube:
     interleave = interleave or "bsq"
     order = int(sys.byteorder == "big") if order < 0 else order
     path, unpacked = _plain_file(data, keys, shape, np.dtype(dtype).itemsize, offset)
-    stored = np.dtype(dtype).newbyteorder("><"[order == 0])
+    stored = np.dtype(dtype).newbyteorder(">" if order else "<")
     geo = georef.from_header(keys, header_path)
     if not geo.transform and not geo.gcps:
         side = georef.from_sidecar(data)
         geo = replace(geo, gcps=side.gcps, gcps_crs=side.gcps_crs)
     bands = from_envi(keys, shape[0], header_path)
+    ignored = _nodata(keys, dtype, header_path)
     return Cube(
         name=name,
         format="ENVI",
@@ -150,7 +151,7 @@ def open_envi(name: str, data: str, header_path: str) -> Cube:
         dtype=dtype,
         bands=bands,
         geo=geo,
-        nodata=(_nodata(keys, dtype, header_path),) * shape[0],
+        nodata=(ignored,) * shape[0],
         scale=_factors(keys, "data gain values", shape[0], 1.0, header_path),
         offset=_factors(keys, "data offset values", shape[0], 0.0, header_path),
         read_raw=_reader(name, path, shape, stored, offset, interleave),
@@ -162,6 +163,7 @@ def open_envi(name: str, data: str, header_path: str) -> Cube:
             "byte_order": order,
             "header_offset": 0 if unpacked else offset,
             "header": head,
+            "header_nodata": ignored,
             "files": (data, header_path),
             "descriptions": bands.names,
         },
@@ -177,7 +179,10 @@ def _plain_file(
     size = os.path.getsize(data)
     with open(data, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
-    if packed and keys.get("file compression", "0").strip() == "1":
+    said = keys.get("file compression", "0").strip() == "1"
+    if said and not packed and size >= expected:
+        warnings.warn(f"{data}: not compressed, as the header says; read as it is", MetadataWarning, stacklevel=4)
+    if packed and said:
         if expected > size * _DEFLATE_LIMIT:
             raise ReadError(f"{data}: {size} bytes of gzip cannot hold the {expected} bytes the header announces")
         # Open until the cube is closed; the name goes with it.

@@ -50,11 +50,8 @@ def _describe(name: str, source: rasterio.DatasetReader) -> Cube:
     count = source.count
     structure = source.tags(ns="IMAGE_STRUCTURE")
     dtype = source.dtypes[0]
-    tags = {ns: dict(source.tags(ns=ns)) for ns in ["", *source.tag_namespaces()] if ns not in _DERIVED}
-    band_tags = tuple(
-        {ns: dict(source.tags(i, ns=ns)) for ns in ["", *source.tag_namespaces(i)] if ns not in _DERIVED}
-        for i in source.indexes
-    )
+    tags = _tags(source, 0)
+    band_tags = tuple(_tags(source, i) for i in source.indexes)
     descriptions = tuple(source.descriptions)
     files = tuple(source.files)
     if source.driver == "ENVI":  # inside an archive or another virtual file system
@@ -83,7 +80,7 @@ def _describe(name: str, source: rasterio.DatasetReader) -> Cube:
             gcps=georef.gcps(source),
             gcps_crs=georef.wkt(source.gcps[1]) if source.gcps[0] else None,
             rpcs=dict(source.tags(ns="RPC")) or None,
-            area_or_point=tags[""].get("AREA_OR_POINT", ""),
+            area_or_point=tags.get("", {}).get("AREA_OR_POINT", ""),
         ),
         nodata=_nodata(name, source, dtype),
         scale=tuple(source.scales),
@@ -108,6 +105,11 @@ def _describe(name: str, source: rasterio.DatasetReader) -> Cube:
         },
         on_close=source.close,
     )
+
+
+def _tags(source: rasterio.DatasetReader, band: int) -> dict[str, dict[str, str]]:
+    found = {ns: dict(source.tags(band, ns=ns)) for ns in ["", *source.tag_namespaces(band)] if ns not in _DERIVED}
+    return {ns: items for ns, items in found.items() if items}
 
 
 def _refuse(name: str, source: rasterio.DatasetReader) -> None:
@@ -149,12 +151,14 @@ def _from_sidecar(
 
 
 def _mask_kind(source: rasterio.DatasetReader, alpha: bool) -> str:
-    """``alpha``, ``dataset``, ``band``, or ``""`` where nodata and finiteness already say everything."""
+    """``alpha``, ``dataset``, ``band``, ``tag`` (``NODATA_VALUES``), or ``""`` where nodata alone says everything."""
     plain = ([MaskFlags.nodata], [MaskFlags.all_valid])
     if alpha:
         return "alpha"
     if all(flags in plain for flags in source.mask_flag_enums):
         return ""
+    if all(MaskFlags.nodata in flags for flags in source.mask_flag_enums):
+        return "tag"
     return "dataset" if all(MaskFlags.per_dataset in flags for flags in source.mask_flag_enums) else "band"
 
 

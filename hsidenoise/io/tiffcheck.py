@@ -47,6 +47,10 @@ def check(name: str, source: rasterio.DatasetReader) -> None:
         )
     if source.driver == "GTiff":
         _blocks(name, source, size, pixel)
+    elif source.driver == "EHdr":  # plain pixels, of which GDAL fills in what is missing
+        bits = int(source.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", itemsize * 8))
+        if size < announced // itemsize * bits // 8:
+            raise ReadError(f"{name}: truncated: {size} bytes where the header announces {announced}")
 
 
 def _blocks(name: str, source: rasterio.DatasetReader, size: int, pixel: bool) -> None:

@@ -1,4 +1,4 @@
-"""Outputs: which driver, may it be written, and a writer that leaves either a whole file or none."""
+"""A writer that takes a scene row by row and leaves either a whole file or none."""
 
 from __future__ import annotations
 
@@ -14,16 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cube import Cube
-from ..errors import OutputExistsError, UsageError, WriteError
+from ..errors import UsageError, WriteError
 from . import nodata as nodata_
-from . import sniff
-
-_DRIVERS = {"gtiff": "GTiff", "cog": "COG", "envi": "ENVI"}
-_SUFFIXES = {".tif": "GTiff", ".tiff": "GTiff"} | dict.fromkeys(
-    (".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".hdr"), "ENVI"
-)
-# Files that readers take for part of an image of this name, so that a stale one would corrupt a new image.
-_SIDECARS = (".aux.xml", ".ovr", ".msk")
+from . import targets
 
 
 class Plan(NamedTuple):
@@ -40,7 +33,7 @@ class Plan(NamedTuple):
     @property
     def header(self) -> str:
         """The header's path, for ENVI."""
-        return header_path(self.path)
+        return targets.header_path(self.path)
 
 
 class Sink(Protocol):
@@ -71,7 +64,7 @@ class CubeWriter:
         self.path = plan.path
         self.shape = shape
         self.dtype = plan.dtype
-        self._targets = _targets(plan.path, plan.driver)
+        self._targets = targets.occupied(plan.path, plan.driver)
         self._open = sink
         self._sink: Sink | None = None
         self._row = 0
@@ -168,109 +161,6 @@ def temporary(path: str) -> str:
     return os.path.join(folder, f".{base}.{secrets.token_hex(4)}.part")
 
 
-def header_path(path: str) -> str:
-    """The ENVI header of a data file: ``x.hdr`` for the usual suffixes, else the whole name and ``.hdr``."""
-    stem, suffix = os.path.splitext(path)
-    return (stem if suffix.lower() in _SUFFIXES else path) + ".hdr"
-
-
-def output_driver(path: str | os.PathLike[str], of: str, like: Cube) -> str:
-    """``GTiff``, ``COG`` or ``ENVI``: what was asked for, else by suffix, else as the input.
-
-    Raises
-    ------
-    UsageError
-        Neither says one of the three.
-    """
-    return _driver(os.fspath(path), of, like.layout.get("driver", ""))
-
-
-def _driver(path: str, of: str, default: str) -> str:
-    if of:
-        if of.lower() not in _DRIVERS:
-            raise UsageError(f"--of {of}: can write {', '.join(_DRIVERS.values())}")
-        return _DRIVERS[of.lower()]
-    suffix = os.path.splitext(path)[1].lower()
-    if not suffix:
-        return default if default in ("GTiff", "ENVI") else "GTiff"
-    if suffix not in _SUFFIXES:
-        raise UsageError(
-            f"{path}: no format is known for {suffix}; use .tif (GeoTIFF), .img, .dat, .bsq, .bil, .bip, .raw "
-            "or .hdr (ENVI), or say --of GTiff, COG or ENVI"
-        )
-    return _SUFFIXES[suffix]
-
-
-def _targets(path: str, driver: str) -> tuple[str, ...]:
-    """Every path the output occupies or whose leftovers would be taken for part of it."""
-    heads = dict.fromkeys((header_path(path), path + ".hdr", os.path.splitext(path)[0] + ".hdr"))
-    return (path, *(heads if driver == "ENVI" else ()), *(path + s for s in _SIDECARS))
-
-
-def _data_path(path: str, driver: str) -> str:
-    """An ENVI output named by its header gets the data file beside it."""
-    return path[:-4] + ".img" if driver == "ENVI" and path.lower().endswith(".hdr") else path
-
-
-def _input_files(name: str) -> list[str]:
-    """All local files that make up an input, as far as they can be told without opening it."""
-    from . import envi
-    from .header import is_header
-
-    if not os.path.isfile(name):
-        return []
-    files = [name]
-    with open(name, "rb") as file:
-        if is_header(file.read(4096)):
-            with contextlib.suppress(OSError):  # without its data it is no input anyone could lose
-                files.append(envi.data_of(name))
-    found = envi.header_of(name)
-    return [*files, *([found] if found else [])]
-
-
-def check_output(
-    path: str | os.PathLike[str], *, inputs: Sequence[str | os.PathLike[str]], overwrite: bool, of: str = ""
-) -> None:
-    """Refuse, before anything is read, an output that must not or cannot be written.
-
-    Parameters
-    ----------
-    path
-        The output.
-    inputs
-        Every file of this run that is read; none may be replaced, whatever `overwrite` says.
-    overwrite
-        Whether other existing files may be replaced.
-    of
-        The driver asked for, if any.
-
-    Raises
-    ------
-    OutputExistsError
-        The output (or its header or sidecar) exists, or is one of the inputs, be it through a link.
-    UsageError
-        The folder is missing or cannot be written, or the name says no known format.
-    """
-    text = os.fspath(path)
-    if sniff.is_gdal_name(text):
-        raise UsageError(f"{text}: outputs are local files; write it here and copy it there")
-    if os.path.isdir(text):
-        raise UsageError(f"{text}: is a directory; name a file in it")
-    folder = os.path.dirname(text) or "."
-    if not os.path.isdir(folder):
-        raise UsageError(f"{text}: the folder {folder} does not exist; create it first")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"{text}: the folder {folder} cannot be written; choose another")
-    driver = _driver(text, of, "ENVI")  # without a suffix it may become ENVI, so guard its header too
-    targets = [t for t in (text, *_targets(_data_path(text, driver), driver)) if os.path.lexists(t)]
-    for source in (f for name in inputs for f in _input_files(os.fspath(name))):
-        for target in targets:
-            if os.path.exists(target) and os.path.samefile(source, target):
-                raise OutputExistsError(f"{text}: would replace the input {source}; choose another name")
-    if targets and not overwrite:
-        raise OutputExistsError(f"{targets[0]}: exists; choose another name or give --overwrite")
-
-
 def plan(
     path: str | os.PathLike[str], like: Cube, dtype: str, nodata: str, of: str, co: Sequence[str],
     bands: Sequence[int] | None,
@@ -278,7 +168,7 @@ def plan(
     """Decide driver, data type, nodata and options; see `create_cube` for the arguments and errors."""
     from . import gdal
 
-    driver = output_driver(path, of, like)
+    driver = targets.output_driver(path, of, like)
     chosen = tuple(range(like.shape[0]) if bands is None else bands)
     try:
         kind = np.dtype(dtype or like.dtype)
@@ -295,7 +185,7 @@ def plan(
         values = tuple(None if v is None else nodata_.fit(v, kind.name) for v in given)
         if any(a is not None and b is None for a, b in zip(given, values, strict=True)):
             raise UsageError(f"--dtype {kind.name}: cannot hold the nodata value; give another with --nodata")
-    text = _data_path(os.fspath(path), driver)
+    text = targets.data_path(os.fspath(path), driver)
     return Plan(text, driver, chosen, kind.name, values, bool(nodata), gdal.pairs(co, "co"))
 
 
@@ -308,7 +198,7 @@ def create_cube(
     of: str = "",
     co: Sequence[str] = (),
     overwrite: bool = False,
-    provenance: Mapping[str, str] = {},  # noqa: B006 - read only
+    provenance: Mapping[str, str] = {},
     bands: Sequence[int] | None = None,
 ) -> CubeWriter:
     """Start an output that has everything `like` has but its pixels.
@@ -346,7 +236,7 @@ def create_cube(
     """
     decided = plan(path, like, dtype, nodata, of, co, bands)
     sources = [f for f in like.layout.get("files", ()) if os.path.isfile(f)]
-    check_output(path, inputs=[*sources, like.name], overwrite=overwrite, of=decided.driver)
+    targets.check_output(path, inputs=[*sources, like.name], overwrite=overwrite, of=decided.driver)
     shape = (len(decided.bands), *like.shape[1:])
     size = math.prod(shape) * np.dtype(decided.dtype).itemsize
     from . import write_envi, write_gtiff

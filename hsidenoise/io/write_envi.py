@@ -7,10 +7,8 @@ band names at commas, writes an absolute path into ``description`` and reorders 
 from __future__ import annotations
 
 import os
-import shutil
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -64,8 +62,8 @@ class EnviSink:
         self._header = _header(plan, like, self._interleave, provenance)
         self._aux = georef.to_sidecar(like.geo) if _needs_sidecar(like) else b""
         self._offset = int(like.layout.get("header_offset", 0)) if _same_kind(like) else 0
-        order = "><"[like.layout.get("byte_order", 0) == 0] if _same_kind(like) else "<"
-        self._dtype = np.dtype(plan.dtype).newbyteorder(order)
+        big = _same_kind(like) and like.layout["byte_order"] == 1
+        self._dtype = np.dtype(plan.dtype).newbyteorder(">" if big else "<")
         self._data = temporary(plan.path)
         self._file = open(self._data, "xb")  # noqa: SIM115 - closed by finish or discard
         try:
@@ -124,8 +122,9 @@ def _same_kind(like: Cube) -> bool:
 
 
 def _needs_sidecar(like: Cube) -> bool:
-    """Control points from a header's own ``geo points`` stay there; all others need the sidecar."""
-    return bool(like.geo.gcps) and not (_same_kind(like) and "geo points" in like.layout["header"].keys())  # noqa: SIM118
+    """What an ENVI header cannot say to GDAL: control points not from the header itself, and RPCs beside a grid."""
+    keys = like.layout["header"].keys() if _same_kind(like) else {}
+    return bool((like.geo.gcps and "geo points" not in keys) or (like.geo.rpcs and like.geo.transform))
 
 
 def _header(plan: Plan, like: Cube, order: str, provenance: Mapping[str, str]) -> bytes:
@@ -139,8 +138,8 @@ def _header(plan: Plan, like: Cube, order: str, provenance: Mapping[str, str]) -
     if provenance:
         items = ", ".join(f"{k}: {v}" for k, v in provenance.items())
         base["hsidenoise"] = "{" + _clean(items) + "}"
-    if like.layout.get("mask"):
-        _warn(plan, "ENVI has no masks; the input's mask is not carried, GTiff keeps it", like.layout["mask"] != "alpha")
+    masked = like.layout.get("mask", "") not in ("", "tag")
+    _warn(plan, "ENVI has no masks; which pixels the input masks is not carried, GTiff keeps it", masked)
     if _same_kind(like):
         return header_.update(like.layout["header"], _changes(plan, like, base))
     base |= {"header offset": "0", "file type": "ENVI Standard", "byte order": "0"}
@@ -152,18 +151,16 @@ def _changes(plan: Plan, like: Cube, base: dict[str, str | None]) -> dict[str, s
     keys = like.layout["header"].keys()
     for key, value in list(base.items()):
         said = keys.get(key, "")
-        if said and key in ("samples", "lines", "bands", "data type") and float(said.strip("{} ")) == float(value or 0):
-            base[key] = said
-        elif key == "interleave" and said.strip("{} ").lower() == value:
+        number = key in ("samples", "lines", "bands", "data type")
+        same = float(said.strip("{} ") or 0) == float(value or 0) if number else said.strip("{} ").lower() == value
+        if said and same:
             base[key] = said
     if "byte order" not in keys:
         base["byte order"] = str(like.layout["byte_order"])
     if keys.get("file compression", "0").strip() != "0":
         base["file compression"] = "0"
         base["header offset"] = "0"
-    if plan.nodata_asked or plan.nodata != tuple(like.nodata[i] for i in plan.bands):
-        base["data ignore value"] = _value(plan.nodata)
-    elif like.nodata[0] is not None and "data ignore value" not in keys or _overridden(like, keys):
+    if plan.nodata_asked or like.nodata[0] != like.layout["header_nodata"]:
         base["data ignore value"] = _value(plan.nodata)
     if plan.bands != tuple(range(like.shape[0])):
         for key in _PER_BAND:
@@ -172,13 +169,6 @@ def _changes(plan: Plan, like: Cube, base: dict[str, str | None]) -> dict[str, s
                 base[key] = "{" + ", ".join(items[i] for i in plan.bands) + "}"
         base["default bands"] = None
     return base
-
-
-def _overridden(like: Cube, keys: Mapping[str, str]) -> bool:
-    """Whether the cube was opened with another nodata than its header's."""
-    from .envi import header_nodata
-
-    return header_nodata(keys, like.dtype) != like.nodata[0]
 
 
 def _from_tags(plan: Plan, like: Cube) -> dict[str, str | None]:
@@ -202,7 +192,7 @@ def _from_tags(plan: Plan, like: Cube) -> dict[str, str | None]:
     for key, values, plain in (("data gain values", like.scale, 1.0), ("data offset values", like.offset, 0.0)):
         chosen = [values[i] for i in plan.bands]
         if any(v != plain for v in chosen):
-            out[key] = "{" + ", ".join(f"{v:.17g}" if float(f"{v:.15g}") != v else f"{v:.15g}" for v in chosen) + "}"
+            out[key] = "{" + ", ".join(map(_number, chosen)) + "}"
     lost = sorted(k for k in like.tags.get("", {}) if k not in _CONTAINER)
     _warn(plan, f"ENVI headers hold no TIFF tags; not carried: {', '.join(lost[:5])}; GTiff keeps them", bool(lost))
     return out
@@ -226,8 +216,12 @@ def _original_text(plan: Plan, like: Cube) -> dict[str, str | None]:
 
 def _value(nodata: tuple[float | None, ...]) -> str | None:
     first = next((v for v in nodata if v is not None), None)
-    return None if first is None else f"{first:.17g}" if isinstance(first, float) and first % 1 else f"{first:g}" if (
-        float(f"{first:g}") == first) else f"{first:.17g}" if isinstance(first, float) else str(first)
+    return None if first is None else _number(first)
+
+
+def _number(value: float) -> str:
+    """The shortest text that reads back as the same number."""
+    return str(int(value)) if isinstance(value, int) or (value.is_integer() and abs(value) < 1e15) else repr(value)
 
 
 def _clean(text: str) -> str:
@@ -237,6 +231,3 @@ def _clean(text: str) -> str:
 def _warn(plan: Plan, text: str, when: bool) -> None:
     if when:
         warnings.warn(f"{plan.path}: {text}", MetadataWarning, stacklevel=5)
-
-
-__all__ = ["EnviSink", "interleave", "replace", "shutil"]

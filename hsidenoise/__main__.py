@@ -1,0 +1,5 @@
+"""``python -m hsidenoise``."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,342 @@
+"""Denoise a scene: survey it, plan, denoise tile by tile, write rows as they are finished."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import __version__, progress
+from .cube import Cube, Window
+from .errors import OutputExistsError, UsageError
+from .samples import compose, fill
+from .settings import RunOptions, to_dict
+from .spectral import BandWindow, Normalisation, accumulate, gather, windows
+from .survey import Survey, survey
+from .tiles import StripBuffer, Tile, plan, strip_bytes
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+
+@dataclass(frozen=True)
+class Job:
+    """What will be done to a scene, decided before the first tile.
+
+    Parameters
+    ----------
+    windows
+        Band windows that go through the network.
+    normalisations
+        One for each window.
+    denoised
+        Zero-based bands that are replaced.
+    passed
+        Why each other band is not, by zero-based index.
+    tiles
+        The tile plan.
+    survey
+        What the scene's first pass found.
+    """
+
+    windows: list[BandWindow]
+    normalisations: list[Normalisation]
+    denoised: list[int]
+    passed: dict[int, str]
+    tiles: list[Tile]
+    survey: Survey
+
+
+def run(
+    scene: str | os.PathLike[str], output: str | os.PathLike[str], options: RunOptions | None = None, *,
+    quiet: bool = False, **changes: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Denoise a scene into a file that keeps everything else.
+
+    Parameters
+    ----------
+    scene
+        A file `hsidenoise.io.open_cube` knows.
+    output
+        Where the result goes; its suffix chooses the format unless ``of`` does.
+    options
+        See `RunOptions`; `changes` are applied to it.
+    quiet
+        No progress.
+
+    Returns
+    -------
+    dict
+        The record of the run: options, model, bands, tiles, seconds, and with a report or a reference the measured
+        numbers. With ``dry_run`` the plan alone.
+
+    Raises
+    ------
+    HSIDenoiseError
+        As drawn in `hsidenoise.errors`; then no output exists.
+    """
+    from .device import pick
+    from .engine import Engine
+    from .io import create_cube, gdal_env, open_cube
+    from .model.weights import digest, find, load
+
+    options = replace(options or RunOptions(), **changes)
+    started = time.time()
+    check_targets(scene, output, options)
+    file = find(options.model)
+    device = pick(options.device)
+    model, card = load(file)
+    engine = Engine(model, card, device, options.shifts)
+    with gdal_env(options.config), ExitStack() as stack:
+        cube = stack.enter_context(open_cube(scene, nodata=options.nodata))
+        if options.reference:
+            with open_cube(options.reference) as reference:
+                if reference.shape != cube.shape:
+                    raise UsageError(
+                        f"{options.reference}: has {reference.shape} bands, rows and columns, the scene {cube.shape}; "
+                        "--reference must show the same grid"
+                    )
+        chosen = select_bands(options.bidx, cube.shape[0])
+        job = prepare(cube, chosen, engine, options.tile)
+        record = {
+            "scene": os.fspath(scene),
+            "output": os.fspath(output),
+            "options": to_dict(options),
+            "model": {
+                "name": card.name, "file": file.path.name, "sha256": file.sha256 or digest(file.path),
+                "arch": card.arch, "parameters": sum(p.numel() for p in model.parameters()),
+                "halo": card.halo, "floor": card.floor, "noise": list(card.noise), "licence": card.licence,
+                "training": {k: v for k, v in card.training.items() if k not in ("scenes", "options")},
+            },
+            "device": str(device),
+            "normalisation": {
+                "method": card.normalisation,
+                "windows": [[w.kept[0], w.kept[-1], n.low, n.high]
+                            for w, n in zip(job.windows, job.normalisations, strict=True)],
+            },
+            "bands_denoised": job.denoised,
+            "bands_passed": {str(b): why for b, why in job.passed.items()},
+            "sigma_before": [float(s) for s in job.survey.sigma],
+            "versions": versions(),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        }  # fmt: skip
+        if options.dry_run:
+            return record | {"plan": describe_plan(cube, output, job, engine, options)}
+        provenance = {
+            "software": f"hsidenoise {__version__}",
+            "model": f"{card.name} sha256:{record['model']['sha256'][:12]}",
+            "source": os.path.basename(os.fspath(scene)),
+            "bands": f"{len(job.denoised)} of {cube.shape[0]} denoised",
+            "date": _stamp(),
+        }
+        layout = {"dtype": options.dtype, "nodata": options.nodata, "of": options.of, "co": options.co}
+        writer = stack.enter_context(
+            create_cube(output, cube, overwrite=options.overwrite, provenance=provenance, **layout)
+        )
+        residual = None
+        if options.residual:
+            like = replace(cube, nodata=(float("nan"),) * cube.shape[0], scale=cube.scale, offset=(0.0,) * cube.shape[0])
+            residual = stack.enter_context(
+                create_cube(options.residual, like, dtype="float32", overwrite=options.overwrite, provenance=provenance)
+            )
+        record["tiles"] = []
+        for start, denoised in denoise_rows(cube, job, engine, record["tiles"], quiet=quiet):
+            window = Window(start, start + denoised.shape[1], 0, cube.shape[2])
+            raw = cube.raw(window)
+            valid = cube.validity(raw, window, range(cube.shape[0]))
+            block = compose(raw, valid, denoised, job.denoised, writer.dtype, cube.nodata)
+            writer.write(start, block)
+            if residual is not None:
+                removed = raw.astype(np.float32) - block.astype(np.float32)
+                removed[~valid] = np.nan
+                residual.write(start, removed)
+    record["seconds"] = round(time.time() - started, 2)
+    if options.report or options.reference:
+        record["measured"] = _report(scene, output, options, record)
+    return record
+
+
+def check_targets(scene: str | os.PathLike[str], output: str | os.PathLike[str], options: RunOptions) -> None:
+    """Refuse every output that may not be written, before anything is read."""
+    from .io import check_output
+
+    inputs = [scene, *([options.reference] if options.reference else [])]
+    check_output(output, inputs=inputs, overwrite=options.overwrite, of=options.of)
+    if options.residual:
+        check_output(options.residual, inputs=[*inputs], overwrite=options.overwrite)
+    names = [os.path.abspath(os.fspath(p)) for p in (output, options.residual, options.report) if p]
+    if len(set(names)) < len(names):
+        raise UsageError(f"{names[0]}: two outputs have this name; give each its own")
+    for path in report_files(options.report):
+        if not path.parent.is_dir():
+            raise UsageError(f"{path}: the folder {path.parent} does not exist; create it first")
+        if path.exists() and not options.overwrite:
+            raise OutputExistsError(f"{path}: exists; choose another name or give --overwrite")
+
+
+def report_files(path: Path | None) -> list[Path]:
+    """The report and its numbers, which share a name."""
+    return [path, path.with_suffix(".json")] if path else []
+
+
+def select_bands(text: str, count: int) -> set[int]:
+    """``"1,5..40"`` as zero-based bands; all for an empty text.
+
+    Raises
+    ------
+    UsageError
+        Not such a list, or a band the scene does not have.
+    """
+    if not text:
+        return set(range(count))
+    chosen: set[int] = set()
+    for part in text.split(","):
+        first, dots, last = part.partition("..")
+        try:
+            low, high = int(first), int(last) if dots else int(first)
+        except ValueError:
+            raise UsageError(f"--bidx {text}: {part!r} is not a band number or a range a..b") from None
+        if not 1 <= low <= high <= count:
+            raise UsageError(f"--bidx {text}: {part} is outside of bands 1 to {count}")
+        chosen.update(range(low - 1, high))
+    return chosen
+
+
+def prepare(cube: Cube, chosen: set[int], engine: Engine, tile: int) -> Job:
+    """Survey the scene and decide what is done to it."""
+    from .engine import FEATHER, automatic_tile
+
+    found = survey(cube)
+    count = cube.shape[0]
+    passed: dict[int, str] = {}
+    usable = cube.bands.usable()
+    for b in range(count):
+        if cube.bands.roles and cube.bands.roles[b]:
+            passed[b] = f"{cube.bands.roles[b]} band, no measurement"
+        elif not usable[b]:
+            passed[b] = "flagged bad"
+        elif found.valid[b] == 0:
+            passed[b] = "no valid pixel"
+        elif found.constant[b]:
+            passed[b] = "constant"
+    live = [[b for b in group if b not in passed] for group in cube.bands.groups()]
+    band_windows = windows([g for g in live if g], engine.model.config.bands)
+    normalisations = [Normalisation.of(w, found.low, found.high) for w in band_windows]
+    for window, normal in zip(band_windows, normalisations, strict=True):
+        for b in window.kept:
+            level = found.sigma[b] / normal.scale
+            if not level >= engine.card.floor:
+                passed[b] = f"noise {level:.2g} of the range, below the model's floor of {engine.card.floor:.2g}"
+    for b in set(range(count)) - chosen:
+        passed.setdefault(b, "not selected")
+    denoised = [b for b in range(count) if b not in passed]
+    # Bands left alone still guide the others of their window; windows that hold no other are not needed.
+    needed = [i for i, w in enumerate(band_windows) if set(w.kept) & set(denoised)]
+    size = tile or automatic_tile(cube, engine)
+    tiles = plan(*cube.shape[1:], size, halo=engine.card.halo, feather=FEATHER, align=engine.align)
+    return Job(
+        [band_windows[i] for i in needed], [normalisations[i] for i in needed], denoised, passed, tiles, found
+    )
+
+
+def denoise_rows(
+    cube: Cube, job: Job, engine: Engine, records: list[dict[str, Any]], *, quiet: bool = True
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Finished rows ``(row_start, (bands denoised, rows, cols))`` in raw units, top to bottom.
+
+    The convergence of each tile is appended to `records`.
+    """
+    from .engine import merge
+
+    buffer = StripBuffer(job.tiles, len(job.denoised))
+    needed = sorted({b for w in job.windows for b in w.bands})
+    place = {b: i for i, b in enumerate(needed)}
+    local = [replace(w, bands=tuple(place[b] for b in w.bands)) for w in job.windows]
+    steps = len(job.tiles) * max(len(local), 1)
+    with progress.track(steps, "denoise", quiet=quiet, unit="window") as bar:
+        for tile in job.tiles:
+            values, valid = cube.read(Window(*tile.source), needed)
+            total = np.zeros_like(values)
+            found = []
+            if valid.any():
+                fill(values, valid, job.survey.low[needed])
+                for window, original, normal in zip(local, job.windows, job.normalisations, strict=True):
+                    sigma = (job.survey.sigma[list(original.bands)] / normal.scale).astype(np.float32)
+                    clean, convergence = engine.patch(normal.apply(gather(values, window)), sigma)
+                    accumulate(total, window, normal.undo(clean))
+                    found.append(convergence)
+                    bar.advance(1, residual=f"{convergence['residual']:.0e}")
+            else:
+                bar.advance(len(local))
+            row, row_stop, col, col_stop = tile.core
+            where = {"row": row, "col": col, "rows": row_stop - row, "cols": col_stop - col}
+            records.append(where | (merge(found) if found else {"iterations": 0, "residual": 0.0, "converged": True}))
+            keep = total[[place[b] for b in job.denoised]]
+            done = buffer.add(tile, tile.crop(keep))
+            if done is not None:
+                yield done
+
+
+def describe_plan(
+    cube: Cube, output: str | os.PathLike[str], job: Job, engine: Engine, options: RunOptions
+) -> dict[str, Any]:
+    """What ``--dry-run`` prints."""
+    from .engine import tile_bytes
+    from .io import describe_output
+
+    rows, cols = job.tiles[0].shape
+    return {
+        "tiles": len(job.tiles),
+        "tile": [rows, cols],
+        "halo": engine.card.halo,
+        "band_windows": len(job.windows),
+        "network_runs": len(job.tiles) * len(job.windows) * len(engine.shifts),
+        "memory_bytes": tile_bytes(engine, cube.shape[0], max(rows, cols))
+        + 2 * strip_bytes(job.tiles, cube.shape[0]),
+        "output": describe_output(
+            output, cube, dtype=options.dtype, nodata=options.nodata, of=options.of, co=options.co
+        ),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of everything that shapes the numbers."""
+    import rasterio
+    import torch
+
+    return {
+        "hsidenoise": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "rasterio": rasterio.__version__,
+        "gdal": rasterio.__gdal_version__,
+    }
+
+
+def _report(
+    scene: str | os.PathLike[str], output: str | os.PathLike[str], options: RunOptions, record: Mapping[str, Any]
+) -> dict[str, Any]:
+    from .io import open_cube
+    from .report import collect
+
+    with ExitStack() as stack:
+        before = stack.enter_context(open_cube(scene, nodata=options.nodata))
+        after = stack.enter_context(open_cube(output))
+        reference = stack.enter_context(open_cube(options.reference)) if options.reference else None
+        report = collect(before, after, reference=reference, run=record)
+    if options.report:
+        report.write(options.report)
+    return {k: v for k, v in report.to_json().items() if k in ("quality", "summary", "verdict", "sam_to_input")}
+
+
+def _stamp() -> str:
+    """UTC now, or SOURCE_DATE_EPOCH, so that archives can make the same bytes twice."""
+    now = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))

@@ -1,0 +1,126 @@
+"""A network on its device, applied to arrays: the one place where tiles meet torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .cube import Cube
+from .device import free_memory, is_oom
+from .errors import UsageError
+from .model.decsc import DECSC
+from .model.weights import Card
+from .tiles import StripBuffer, plan, smallest_size
+
+#: Pixels blended around a seam.
+FEATHER = 16
+
+
+class Engine:
+    """A network that is ready to run.
+
+    Parameters
+    ----------
+    model, card
+        From `hsidenoise.model.weights.load`.
+    device
+        A `torch.device`.
+    shifts
+        Shifts of the code grid to average over.
+    """
+
+    def __init__(self, model: DECSC, card: Card, device: Any, shifts: int) -> None:
+        self.model, self.card, self.device = model.to(device), card, device
+        stride = model.config.stride
+        if not 1 <= shifts <= stride * stride:
+            raise UsageError(f"--shifts {shifts}: this model's grid allows 1 to {stride * stride}")
+        # Shifts spread evenly over the diagonal of the grid's cell, then over the rest of it.
+        order = sorted(((i, j) for i in range(stride) for j in range(stride)), key=lambda s: ((s[1] - s[0]) % stride, s))
+        self.shifts = [order[n * stride // shifts if shifts <= stride else n] for n in range(shifts)]
+
+    def patch(
+        self, values: NDArray[np.float32], sigma: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Denoise one network input (bands, rows, cols) whose band noise is `sigma`; and its convergence."""
+        try:
+            with torch.inference_mode():
+                y = torch.from_numpy(values)[None].to(self.device)
+                noise = torch.from_numpy(sigma)[None].to(self.device)
+                total = torch.zeros_like(y)
+                found = []
+                for shift in self.shifts:
+                    x, convergence = self.model(y, noise, shift=shift)
+                    total += x
+                    found.append(convergence)
+                total /= len(self.shifts)
+                return total[0].cpu().numpy(), {
+                    "iterations": int(max(c.evaluations.max() for c in found)),
+                    "residual": float(max(c.residual.max() for c in found)),
+                    "converged": bool(all(c.converged.all() for c in found)),
+                }
+        except RuntimeError as error:
+            if not is_oom(error) or max(values.shape[1:]) < 2 * self.smallest:
+                raise
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return self._halved(values, sigma)
+
+    @property
+    def align(self) -> int:
+        """Period of the network in pixels: code grid times attention window."""
+        return self.model.config.stride * self.model.config.window
+
+    @property
+    def smallest(self) -> int:
+        """Smallest tile edge that works."""
+        return smallest_size(self.card.halo, FEATHER, self.align)
+
+    def _halved(
+        self, values: NDArray[np.float32], sigma: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """The same in tiles of half the size, for when memory ran out."""
+        size = max(max(values.shape[1:]) // 2, self.smallest)
+        tiles = plan(*values.shape[1:], size, halo=self.card.halo, feather=FEATHER, align=self.align)
+        buffer = StripBuffer(tiles, len(values))
+        whole = np.empty_like(values)
+        records = []
+        for tile in tiles:
+            a, b, c, d = tile.source
+            part, record = self.patch(np.ascontiguousarray(values[:, a:b, c:d]), sigma)
+            records.append(record)
+            done = buffer.add(tile, tile.crop(part))
+            if done is not None:
+                start, rows = done
+                whole[:, start : start + rows.shape[1]] = rows
+        return whole, merge(records)
+
+
+def automatic_tile(cube: Cube, engine: Engine) -> int:
+    """The tile edge for the memory there is: large on CUDA, what stays in cache on a CPU."""
+    bands, _, cols = cube.shape
+    size = 512 if engine.device.type == "cuda" else 192
+    smallest = max(engine.smallest, 64)
+    budget = free_memory(engine.device) // 3
+    while size > smallest and tile_bytes(engine, bands, size) + 8 * bands * size * cols > budget:
+        size -= 32
+    return max(size, smallest)
+
+
+def tile_bytes(engine: Engine, bands: int, size: int) -> int:
+    """Memory one tile needs: codes, the solver's history and temporaries, and the scene's bands three times over."""
+    c = engine.model.config
+    codes = (c.shared + c.bands * c.local) / c.stride**2
+    return int(4 * size * size * (codes * 2 * 8 + 3 * bands + 6 * c.bands))
+
+
+def merge(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The worst of several convergence records."""
+    return {
+        "iterations": max(f["iterations"] for f in found),
+        "residual": max(f["residual"] for f in found),
+        "converged": all(f["converged"] for f in found),
+    }

@@ -1,0 +1,123 @@
+"""What the commands say in words: lists of lines, no printing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .model.weights import Card, WeightFile
+
+
+def describe_run(record: Mapping[str, Any], verbose: bool = False) -> list[str]:
+    """A finished run: what was done, what was left alone, how good it is, where it is."""
+    lines = [bands_line(record)]
+    lines.extend(reasons(record, verbose))
+    stuck = [t for t in record["tiles"] if not t["converged"]]
+    if stuck:
+        worst = max(t["residual"] for t in stuck)
+        lines.append(f"{len(stuck)} of {len(record['tiles'])} tiles stopped short of the fixed point "
+                     f"(relative residual up to {worst:.1e})")  # fmt: skip
+    measured = record.get("measured") or {}
+    if quality := measured.get("quality"):
+        lines.append("against the reference, before -> after: " + ", ".join(quality_parts(quality)))
+    if measured.get("verdict"):
+        verdict = measured["verdict"]
+        lines.append(verdict if isinstance(verdict, str) else str(verdict.get("text", verdict)))
+    lines.append(f"{record['output']}: written in {record['seconds']:.1f} s on {record['device']}")
+    if record["options"]["residual"]:
+        lines.append(f"{record['options']['residual']}: what was removed")
+    if record["options"]["report"]:
+        lines.append(f"{record['options']['report']}: report")
+    return lines
+
+
+def quality_parts(quality: Mapping[str, Any]) -> list[str]:
+    """PSNR, SSIM and SAM before and after."""
+    before, after = quality["before"], quality["after"]
+    return [
+        f"PSNR {before['psnr']:.2f} -> {after['psnr']:.2f} dB",
+        f"SSIM {before['ssim']:.4f} -> {after['ssim']:.4f}",
+        f"SAM {before['sam']:.4f} -> {after['sam']:.4f} rad",
+    ]
+
+
+def bands_line(record: Mapping[str, Any]) -> str:
+    """How many bands are denoised, by which model."""
+    done, left = len(record["bands_denoised"]), len(record["bands_passed"])
+    return f"{done} of {done + left} bands denoised with {record['model']['name']}"
+
+
+def reasons(record: Mapping[str, Any], verbose: bool) -> list[str]:
+    """Why bands were passed through: one line each, or one line a reason."""
+    passed = {int(b): why for b, why in record["bands_passed"].items()}
+    if verbose:
+        return [f"band {b + 1} passed through: {why}" for b, why in sorted(passed.items())]
+    kinds = Counter("noise below the model's floor" if why.startswith("noise ") else why for why in passed.values())
+    return [f"{count} bands passed through unchanged: {why}" for why, count in kinds.items()]
+
+
+def describe_plan(record: Mapping[str, Any]) -> list[str]:
+    """A dry run."""
+    plan = record["plan"]
+    out = plan["output"]
+    rows, cols = plan["tile"]
+    return [
+        f"scene        {record['scene']}",
+        f"output       {out['path']} ({out['driver']}, {out['dtype']}, {size(out['bytes'])})",
+        f"bands        {bands_line(record)}",
+        *(f"             {line}" for line in reasons(record, False)),
+        f"tiles        {plan['tiles']} of {rows} x {cols} pixels, halo {plan['halo']}",
+        f"windows      {plan['band_windows']} of the network's bands; {plan['network_runs']} network runs in all",
+        f"memory       about {size(plan['memory_bytes'])} beside the libraries",
+        f"device       {record['device']}",
+        f"model        {record['model']['name']} ({record['model']['arch']}, "
+        f"{record['model']['parameters']:,} parameters, sha256 {record['model']['sha256'][:12]})",
+    ]  # fmt: skip
+
+
+def describe_models(cards: Mapping[str, tuple[WeightFile, Card]]) -> list[str]:
+    """The weights that are installed."""
+    if not cards:
+        return ["no weights are installed"]
+    lines = []
+    for name, (file, card) in cards.items():
+        lines.append(f"{name}  {card.arch}, trained on {', '.join(card.noise)}, {card.training.get('steps', 0)} steps, "
+                     f"{card.licence}, sha256 {file.sha256[:12]}")  # fmt: skip
+        for pattern, scores in card.validation.items():
+            psnr, ssim, sam = scores["mean"]
+            lines.append(f"  {pattern:8} PSNR {psnr:.2f} dB  SSIM {ssim:.4f}  SAM {sam:.4f} rad")
+    return lines
+
+
+def describe_info(found: Mapping[str, Any]) -> list[str]:
+    """What a file is."""
+    return _pairs(found)
+
+
+def describe_system(found: Mapping[str, Any]) -> list[str]:
+    """Versions and devices."""
+    return _pairs(found)
+
+
+def _pairs(found: Mapping[str, Any], indent: str = "") -> list[str]:
+    lines = []
+    width = max((len(k) for k in found), default=0)
+    for key, value in found.items():
+        if isinstance(value, Mapping):
+            lines.append(f"{indent}{key}")
+            lines.extend(_pairs(value, indent + "  "))
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str("" if value is None else value)
+            lines.append(f"{indent}{key:{width}}  {text or 'none'}")
+    return lines
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    while count >= 1024 and len(units) > 1:
+        count /= 1024
+        units.pop(0)
+    return f"{count:.1f} {units[0]}"
