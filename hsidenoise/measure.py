@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 BLOCK_SAMPLES = 8_000_000  # samples of one block: 32 MB as float32
 BLOCK_ROWS = 16  # never fewer: the structure measure needs neighbourhoods
 STRUCTURE_PIXELS = 1_000_000  # beyond this many pixels the structure measure looks at every k-th block only
-NOISE_PIXELS = 50_000  # pixels of a block that the noise estimate looks at; it needs no more
+NOISE_PIXELS = 100_000  # of the whole scene: the noise estimate needs no more
 GRID = 40  # spectra are kept at GRID x GRID pixels
 
 
@@ -79,7 +79,9 @@ def _over(total: Floats, n: Floats) -> Floats:
     return mean
 
 
-def measure(before: Cube, after: Cube, reference: Cube | None, denoised: Sequence[int]) -> Measured:
+def measure(
+    before: Cube, after: Cube, reference: Cube | None, denoised: Sequence[int], *, noise_before: bool = True
+) -> Measured:
     """Stream both scenes (and the reference) once and measure.
 
     Parameters
@@ -88,12 +90,16 @@ def measure(before: Cube, after: Cube, reference: Cube | None, denoised: Sequenc
         Cubes of one shape.
     denoised
         Indices of the bands that were meant to change; the others are checked to be identical.
+    noise_before
+        Estimate the noise of the input too; false when it is known.
     """
     bands, n_rows, n_cols = before.shape
     names = ["before", "after"] + (["reference"] if reference else [])
+    blocks = list(_blocks(before, SSIM_RADIUS if reference else 0))
+    most = max(1000, NOISE_PIXELS // len(blocks))
     result = Measured(
         before.shape,
-        noise={name: NoiseAccumulator(bands) for name in ("before", "after")},
+        noise={name: NoiseAccumulator(bands, most) for name in (("before", "after") if noise_before else ("after",))},
         structure=StructureAccumulator(bands, denoised),
         to_input=PairAccumulator(bands),
         fine=FineScaleAccumulator(bands),
@@ -108,15 +114,16 @@ def measure(before: Cube, after: Cube, reference: Cube | None, denoised: Sequenc
         result.pairs = {name: PairAccumulator(bands) for name in ("before", "after")}
         result.ssim = {name: SSIMAccumulator(bands, high - low, low) for name in ("before", "after")}
     sampler = _GridSampler(before.shape, names)
-    for i, (core, padded) in enumerate(_blocks(before, SSIM_RADIUS if reference else 0)):
+    for i, (core, padded) in enumerate(blocks):
         inside = slice(core.row_start - padded.row_start, core.row_stop - padded.row_start)
         x, y, xv, yv = _compare(before, after, padded, inside, denoised, result)
         both = xv & yv
         xs, ys, vs = x[:, inside], y[:, inside], both[:, inside]
         arrays = {"before": (xs, vs), "after": (ys, vs)}
-        thin = max(1, xs.shape[1] * n_cols // NOISE_PIXELS)
-        for name, block in (("before", xs), ("after", ys)):
-            result.noise[name].add(block[:, ::thin], vs[:, ::thin])
+        thin = max(1, min(xs.shape[1] * n_cols // most, xs.shape[1] // 4))
+        for name, noise in result.noise.items():
+            block = xs if name == "before" else ys
+            noise.add(block[:, ::thin], vs[:, ::thin])
         result.fine.add(ys, vs)
         if i % result.structure_step == 0:
             result.structure.add(xs, ys, vs)
@@ -153,6 +160,9 @@ def _compare(
     if result.comparable:
         chosen = set(denoised)
         for b in everything:
+            whole = bool(xv[b].all())
+            if b in chosen and whole:
+                continue
             differ = _differ(raw_x[b, inside], raw_y[b, inside])
             if b not in chosen:
                 result.passed_changed += int(np.count_nonzero(differ & xv[b, inside]))

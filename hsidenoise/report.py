@@ -120,7 +120,11 @@ def collect(before: Cube, after: Cube, *, reference: Cube | None = None, run: Ma
     denoised = [int(b) for b in run["bands_denoised"]] if run.get("bands_denoised") is not None else None
     if denoised is None:
         denoised = [b for b in range(n) if b not in reasons]
-    found = measure(before, after, reference, denoised)
+    sigma = np.array([np.nan if s is None else s for s in run.get("sigma_before") or ()], float)
+    known = len(sigma) == n and bool(np.isfinite(sigma[denoised]).all())
+    found = measure(before, after, reference, denoised, noise_before=not known)
+    if not known:
+        sigma = found.noise["before"].sigma()
     numbers: dict[str, Any] = {
         "schema": SCHEMA,
         "hsidenoise": __version__,
@@ -129,7 +133,7 @@ def collect(before: Cube, after: Cube, *, reference: Cube | None = None, run: Ma
         "reference": _describe(reference) if reference else None,
         "unit": "digital number" if np.dtype(before.dtype).kind in "iu" else "the file's unit",
         "valid_fraction": float(found.valid().sum()) / max(1, math.prod(before.shape)),
-        "bands": _bands(before, found, denoised, reasons, run.get("sigma_before")),
+        "bands": _bands(before, found, denoised, reasons, sigma),
         "quality": _quality(found),
         "sam_to_input": found.to_input.sam(),
         "structure_every": found.structure_step,
@@ -168,14 +172,10 @@ def check_report(path: str | Path, *, overwrite: bool = False) -> None:
 
 
 def _bands(
-    cube: Cube, found: Measured, denoised: Sequence[int], reasons: Mapping[int, str], sigma_given: Any
+    cube: Cube, found: Measured, denoised: Sequence[int], reasons: Mapping[int, str], sigma: Floats
 ) -> list[dict[str, Any]]:
     n = cube.shape[0]
     info, chosen = cube.bands, set(denoised)
-    sigma = found.noise["before"].sigma()
-    if sigma_given is not None and len(sigma_given) == n:
-        given = np.array([np.nan if s is None else s for s in sigma_given], float)
-        sigma = np.where(np.isfinite(given), given, sigma)
     after = found.noise["after"].sigma()
     mean = {name: found.mean(name) for name in ("before", "after")}
     columns = {name: np.stack([p.mean(b) for b in range(n)]) for name, p in found.cols.items()}

@@ -188,7 +188,7 @@ def _from_tags(plan: Plan, like: Cube) -> dict[str, str | None]:
     out |= spectral | {k: v for k, v in original.items() if k in spectral}
     if plan.nodata and plan.nodata[0] is not None:
         out["data ignore value"] = _value(plan.nodata)
-        _warn(plan, "ENVI has one nodata value for all bands; the first band's is kept", len(set(plan.nodata)) > 1)
+        _warn(plan, "ENVI has one nodata value for all bands; the first band's is kept", len(set(map(repr, plan.nodata))) > 1)
     for key, values, plain in (("data gain values", like.scale, 1.0), ("data offset values", like.offset, 0.0)):
         chosen = [values[i] for i in plan.bands]
         if any(v != plain for v in chosen):

@@ -83,7 +83,7 @@ class GTiffSink:
             options["bigtiff"] = "IF_SAFER"
         self._mask = like.layout.get("mask", "") in ("dataset", "band")
         nodata = next((v for v in plan.nodata if v is not None), None)
-        _warn(plan, "TIFF has one nodata value for all bands; the first is kept", len(set(plan.nodata)) > 1)
+        _warn(plan, "TIFF has one nodata value for all bands; the first is kept", len(set(map(repr, plan.nodata))) > 1)
         with gdal.messages() as said:
             self._target = rasterio.open(self._temporary, "w", nodata=nodata, **options)
         try:

@@ -1,0 +1,235 @@
+"""The network against slow, obvious references; its size; every shape."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hsidenoise.model import layers
+from hsidenoise.model.decsc import CONFIGS, DECSC, Config, Grid, build, dct, dct_atoms, reflect
+
+TINY = Config(bands=5, shared=8, local=4, kernel=9, stride=4, depth=2, heads=2, evaluations=4)
+
+
+def tiny(**changes) -> DECSC:
+    torch.manual_seed(0)
+    return DECSC(replace(TINY, **changes), "kaiming").eval()
+
+
+def test_the_papers_configuration_has_the_papers_parameters():
+    assert sum(p.numel() for p in build("decsc").parameters()) == 4_295_152
+
+
+def test_the_compact_network_is_at_least_three_times_smaller():
+    assert 3 * sum(p.numel() for p in build("compact").parameters()) < 4_295_152
+
+
+def test_soft_threshold():
+    x = torch.tensor([[-3.0, -0.5, 0.0, 0.5, 3.0]])
+    theta = torch.full((5,), 1.0)
+    assert layers.soft_threshold(x, theta).tolist() == [[-2, 0, 0, 0, 2]]
+
+
+@pytest.mark.parametrize(("size", "stride"), [(9, 7), (9, 4), (8, 4), (9, 3), (5, 5), (3, 1)])
+def test_dictionaries_are_strided_convolutions_and_their_transposes(size, stride):
+    torch.manual_seed(1)
+    atoms, channels = 6, 3
+    kernel = torch.randn(atoms, channels, size, size)
+    packed = layers.pack_kernel(kernel, stride)
+    m = packed.shape[-1]
+    rows, cols = 4, 5
+    image = torch.randn(2, channels, stride * (rows + m - 1), stride * (cols + m - 1))
+    cells = image.view(2, channels, rows + m - 1, stride, cols + m - 1, stride).permute(0, 2, 4, 1, 3, 5)
+    cells = cells.reshape(2, rows + m - 1, cols + m - 1, -1)
+
+    expected = F.conv2d(image, F.pad(kernel, (0, m * stride - size) * 2), stride=stride)
+    torch.testing.assert_close(layers.convolve(cells, packed).permute(0, 3, 1, 2), expected, rtol=1e-4, atol=1e-4)
+
+    codes = torch.randn(2, atoms, rows, cols)
+    expected = F.conv_transpose2d(codes, kernel, stride=stride)
+    found = layers.spread(codes.permute(0, 2, 3, 1), packed)
+    found = found.view(2, rows + m - 1, cols + m - 1, channels, stride, stride).permute(0, 3, 1, 4, 2, 5)
+    found = found.reshape(2, channels, stride * (rows + m - 1), -1)
+    height, width = expected.shape[-2:]
+    torch.testing.assert_close(found[..., :height, :width], expected, rtol=1e-4, atol=1e-4)
+    assert not found[..., height:, :].any()
+    assert not found[..., width:].any()
+
+
+def test_the_local_dictionary_is_a_3d_convolution_and_its_transpose():
+    network = tiny()
+    kernel = network.local["analysis"].detach()
+    packed = layers.pack_kernel(kernel, 4)
+    grid = Grid.over(13, 18, TINY, (0, 0))
+    image = torch.randn(2, 5, grid.cell_rows * 4, grid.cell_cols * 4)
+    cells = image.view(2, 5, grid.cell_rows, 4, grid.cell_cols, 4).permute(0, 1, 2, 4, 3, 5).flatten(-2)
+    padded = F.pad(kernel, (0, 3, 0, 3))[:, None]
+    expected = F.conv3d(image[:, None], padded, stride=(1, 4, 4), padding=(1, 0, 0))
+    found = network.analyse_local(cells, packed)
+    torch.testing.assert_close(found.permute(0, 4, 1, 2, 3), expected, rtol=1e-4, atol=1e-5)
+
+    codes = torch.randn(2, 5, grid.rows, grid.cols, 4)
+    expected = F.conv_transpose3d(codes.permute(0, 4, 1, 2, 3), padded, stride=(1, 4, 4), padding=(1, 0, 0))[:, 0]
+    found = network.spread_local(codes, packed).unflatten(-1, (4, 4)).permute(0, 1, 2, 4, 3, 5)
+    found = found.reshape(2, 5, grid.cell_rows * 4, grid.cell_cols * 4)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_merged_kernel_is_the_sum_of_five_convolutions():
+    """Each difference is taken between samples here, not between kernels."""
+    torch.manual_seed(2)
+    conv = layers.DifferenceConv(3)
+    with torch.no_grad():
+        conv.bias.normal_()
+    x = torch.randn(2, 3, 5, 6, 7)
+    padded = F.pad(x, (1,) * 6)
+
+    def at(b, i, j):
+        return padded[:, :, b : b + 5, i : i + 6, j : j + 7]
+
+    expected = conv.bias.sum(0).view(1, -1, 1, 1, 1).expand(2, 3, 5, 6, 7).clone()
+    for b in range(3):
+        for i in range(3):
+            for j in range(3):
+                expected += torch.einsum("oc,ncbhw->nobhw", conv.plain[:, :, b, i, j], at(b, i, j))
+                expected += torch.einsum("oc,ncbhw->nobhw", conv.central[:, :, b, i, j], at(b, i, j) - x)
+    for p in range(3):
+        for q in range(3):
+            expected += torch.einsum("oc,ncbhw->nobhw", conv.columns[:, :, p, q], at(p, q, 0) - at(p, q, 2))
+            expected += torch.einsum("oc,ncbhw->nobhw", conv.rows[:, :, p, q], at(p, 0, q) - at(p, 2, q))
+            expected += torch.einsum("oc,ncbhw->nobhw", conv.bands[:, :, p, q], at(0, p, q) - at(2, p, q))
+    found = F.conv3d(x, *conv.kernel(), padding=1)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shift", [0, 2])
+@pytest.mark.parametrize("size", [(8, 8), (5, 7), (1, 3)])
+def test_swin_attention_ignores_what_was_padded(size, shift):
+    """The reference attends token by token, to the tokens of the same window that exist."""
+    torch.manual_seed(3)
+    block = layers.SwinBlock(8, 2, 4, shift, 2).eval()
+    x = torch.randn(1, *size, 8)
+    q, k, v = block.qkv(x).view(*size, 3, 2, 4).permute(2, 0, 1, 3, 4)
+    out = torch.zeros(*size, 2, 4)
+    cells = [(i, j) for i in range(size[0]) for j in range(size[1])]
+    for i, j in cells:
+        window = ((i + shift) // 4, (j + shift) // 4)
+        others = [(a, b) for a, b in cells if ((a + shift) // 4, (b + shift) // 4) == window]
+        for head in range(2):
+            scores = torch.stack(
+                [
+                    q[i, j, head] @ k[a, b, head] / 2 + block.position[(i - a + 3) * 7 + (j - b + 3), head]
+                    for a, b in others
+                ]
+            )
+            out[i, j, head] = scores.softmax(0) @ torch.stack([v[a, b, head] for a, b in others])
+    expected = block.proj(out.flatten(-2))[None]
+    torch.testing.assert_close(block.attend(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shape", [(1, 5, 1, 1), (2, 5, 3, 17), (1, 5, 33, 20), (1, 9, 16, 16)])
+def test_every_size_and_band_count_works(shape, weighted):
+    network = tiny(noise_weighted=weighted, bands=shape[1])
+    x, record = network(torch.rand(shape), torch.full(shape[:2], 0.1))
+    assert x.shape == shape
+    assert torch.isfinite(x).all()
+    assert record.evaluations.shape == (shape[0],)
+
+
+def test_a_batch_is_as_good_as_one_by_one():
+    network = tiny(noise_weighted=True)
+    y, sigma = torch.rand(3, 5, 24, 24), torch.rand(3, 5) * 0.2
+    together, _ = network(y, sigma, tolerance=0)
+    for i in range(3):
+        alone, _ = network(y[i : i + 1], sigma[i : i + 1], tolerance=0)
+        torch.testing.assert_close(together[i], alone[0], rtol=1e-3, atol=1e-4)
+
+
+def test_one_step_is_equation_20_written_out():
+    """S and H updated with PyTorch's own strided and transposed convolutions."""
+    network = tiny()
+    c = network.config
+    grid = Grid.over(16, 20, c, (0, 0))
+    image = torch.rand(1, 5, 16, 20)
+    cells = grid.to_cells(image)
+    s, h = torch.randn(1, grid.rows, grid.cols, 8), torch.randn(1, 5, grid.rows, grid.cols, 4)
+    found = network.step(cells, (s, h), network.pack(torch.zeros(1, 5)))
+
+    y = reflect(reflect(image, grid.top, grid.cell_rows * 4 - grid.top - 16, 2), grid.left,
+                grid.cell_cols * 4 - grid.left - 20, 3)  # fmt: skip
+
+    def pad(z):
+        return F.pad(z, (0, y.shape[-1] - z.shape[-1], 0, y.shape[-2] - z.shape[-2]))
+
+    def k(s):
+        return pad(F.conv_transpose2d(s, network.shared["synthesis"], stride=4))
+
+    def d(h):
+        return pad(F.conv_transpose3d(h, network.local["synthesis"][:, None], stride=(1, 4, 4), padding=(1, 0, 0))[:, 0])
+
+    def crop(z):
+        return z[..., : grid.rows, : grid.cols]
+
+    s0, h0 = s.permute(0, 3, 1, 2), h.permute(0, 4, 1, 2, 3)
+    s1 = s0 + crop(F.conv2d(y - k(s0) - d(h0), network.shared["analysis"], stride=4))
+    s1 = network.net1(layers.soft_threshold(s1.permute(0, 2, 3, 1), network.theta_shared)).permute(0, 3, 1, 2)
+    r = y - k(s1) - d(h0)
+    h1 = h0 + crop(F.conv3d(r[:, None], network.local["analysis"][:, None], stride=(1, 4, 4), padding=(1, 0, 0)))
+    h1 = layers.soft_threshold(h1.permute(0, 2, 3, 4, 1), network.theta_local)
+    h1 = network.net2(h1, network.net2.difference.kernel())
+    torch.testing.assert_close(found[0], s1.permute(0, 2, 3, 1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[1], h1, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (1, 3)])
+def test_cells_and_back(shift):
+    grid = Grid.over(21, 34, TINY, shift)
+    image = torch.rand(2, 5, 21, 34)
+    assert torch.equal(grid.from_cells(grid.to_cells(image)), image)
+
+
+def test_reflection_of_one_pixel():
+    assert torch.equal(reflect(torch.ones(1, 1, 1, 1), 3, 4, 2), torch.ones(1, 1, 8, 1))
+    assert reflect(torch.arange(3.0).view(1, 1, 1, 3), 3, 3, 3).flatten().tolist() == [1, 2, 1, 0, 1, 2, 1, 0, 1]
+
+
+def test_the_dct_is_orthonormal_and_its_atoms_are_ordered_by_roughness():
+    basis = dct(8)
+    torch.testing.assert_close(basis @ basis.T, torch.eye(8, dtype=torch.float64))
+    atoms = dct_atoms(20, 3, 8).flatten(1)
+    torch.testing.assert_close(atoms @ atoms.T, torch.eye(20), rtol=0, atol=1e-5)
+    assert atoms[0].std() < 1e-6
+
+
+def test_the_frame_denoises_before_any_training():
+    """DESIGN: a working denoiser is the starting point; the paper's draw is not."""
+    rng = np.random.default_rng(0)
+    rows, cols = np.mgrid[:64, :64] / 64
+    spectra = rng.random((3, 31)).cumsum(1) / 31
+    maps = np.stack([np.sin(5 * rows) ** 2, np.cos(7 * cols) ** 2, rows * cols])
+    clean = torch.from_numpy(np.einsum("ab,aij->bij", spectra, maps).astype(np.float32))[None]
+    noisy = clean + 0.1 * torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        frame, _ = build("compact")(noisy, torch.full((1, 31), 0.1))
+    assert (frame - clean).square().mean() < 0.2 * (noisy - clean).square().mean()
+
+
+def test_unknown_start():
+    with pytest.raises(ValueError, match="frame or kaiming"):
+        build("compact", "zeros")
+
+
+def test_a_noise_weighted_network_insists_on_the_noise():
+    with pytest.raises(ValueError, match="sigma"):
+        tiny(noise_weighted=True)(torch.rand(1, 5, 8, 8))
+
+
+def test_named_configurations_divide_into_heads():
+    for config in CONFIGS.values():
+        assert config.shared % config.heads == 0

@@ -1,0 +1,203 @@
+"""Training: data in, the same weights whether interrupted or not, honest cards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from hsidenoise import train as training
+from hsidenoise.errors import OutputExistsError, TrainingError, UsageError, WeightsError
+from hsidenoise.model import decsc
+from hsidenoise.model.weights import WeightFile, digest, load, read_card
+from hsidenoise.patches import Sampler, load_scenes, prefetch
+from hsidenoise.settings import TrainOptions
+from test_noise import textured
+
+TINY = decsc.Config(
+    bands=7, shared=8, local=4, kernel=8, stride=4, depth=1, heads=2, ratio=1, noise_weighted=True, evaluations=3
+)
+
+
+@pytest.fixture(autouse=True)
+def tiny_arch(monkeypatch):
+    monkeypatch.setitem(decsc.CONFIGS, "tiny", TINY)
+
+
+@pytest.fixture
+def cubes(tmp_path) -> Path:
+    """Two scenes; the first has two bad bands that split it in runs of 8 and 10."""
+    path = tmp_path / "cubes.h5"
+    with h5py.File(path, "w") as file:
+        first = file.create_dataset("first", data=(textured(20, 48).transpose(1, 2, 0) * 5000).astype(np.int16))
+        clean = np.ones(20, bool)
+        clean[8:10] = False
+        first.attrs["clean_bands"] = clean
+        file.create_dataset("second", data=textured(12, 24, seed=1).transpose(1, 2, 0))
+        file.create_dataset("not_a_cube", data=np.zeros(5))
+    return path
+
+
+@pytest.fixture
+def val(tmp_path) -> Path:
+    path = tmp_path / "val.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("third", data=textured(9, 40, seed=2).transpose(1, 2, 0))
+    return path
+
+
+def options(**changes) -> TrainOptions:
+    settings = {"arch": "tiny", "steps": 6, "batch": 2, "patch": 16, "device": "cpu", "validate_every": 100}
+    return TrainOptions(**(settings | changes))
+
+
+def test_scenes_are_scaled_and_split_into_runs(cubes):
+    first, second = load_scenes(cubes)
+    assert first.cube.shape == (18, 48, 48)
+    assert first.runs == (slice(0, 8), slice(8, 18))
+    assert first.cube.min() == 0
+    assert first.cube.max() == 1
+    assert second.runs == (slice(0, 12),)
+    assert len({first.digest, second.digest}) == 2
+
+
+def test_patches_never_cross_bad_bands_and_depend_on_seed_and_step_alone(cubes):
+    scenes = load_scenes(cubes)
+    sampler = Sampler(scenes, bands=10, edge=16, patterns=["g15", "mixture"], seed=3)
+    assert {(s.name, r.start) for s, r in sampler.choices} == {("first", 8), ("second", 0)}
+    batch = sampler.batch(5, 4)
+    again = Sampler(scenes, bands=10, edge=16, patterns=["g15", "mixture"], seed=3).batch(5, 4)
+    for a, b in zip(batch, again, strict=True):
+        assert np.array_equal(a, b)
+    assert not np.array_equal(batch.clean, sampler.batch(6, 4).clean)
+    assert batch.clean.shape == batch.noisy.shape == (4, 10, 16, 16)
+    truth = (batch.noisy - batch.clean).std((2, 3))
+    assert np.allclose(batch.sigma, truth, rtol=0.5, atol=1e-6)
+    assert batch.clean.min() > -1
+    assert batch.clean.max() < 3
+
+
+def test_prefetched_batches_come_in_order(cubes):
+    sampler = Sampler(load_scenes(cubes), bands=7, edge=16, patterns=["g55"], seed=0)
+    for step, batch in zip(range(3, 9), prefetch(sampler, 3, 9, 2), strict=True):
+        assert np.array_equal(batch.noisy, sampler.batch(step, 2).noisy)
+
+
+def test_data_that_cannot_be_used(tmp_path, cubes):
+    with pytest.raises(TrainingError, match="nowhere"):
+        load_scenes(tmp_path / "nowhere.h5")
+    (tmp_path / "text.h5").write_text("no cubes here")
+    with pytest.raises(TrainingError, match=r"text\.h5"):
+        load_scenes(tmp_path / "text.h5")
+    with h5py.File(tmp_path / "empty.h5", "w"):
+        pass
+    with pytest.raises(TrainingError, match="no 3-D dataset"):
+        load_scenes(tmp_path / "empty.h5")
+    with pytest.raises(TrainingError, match="40 neighbouring"):
+        Sampler(load_scenes(cubes), bands=40, edge=16, patterns=["g15"], seed=0)
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(cubes, tmp_path, monkeypatch):
+    straight = tmp_path / "straight.safetensors"
+    training.train([cubes], straight, options(), quiet=True)
+
+    resumed = tmp_path / "resumed.safetensors"
+    whole = training.Run.advance
+
+    def stop_after_three(self, *batch):
+        if self.step == 3:
+            raise KeyboardInterrupt
+        record = whole(self, *batch)
+        self.checkpoint()
+        return record
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Run, "advance", stop_after_three)
+        with pytest.raises(KeyboardInterrupt):
+            training.train([cubes], resumed, options(), quiet=True)
+    assert not resumed.exists()
+    training.train([cubes], resumed, options(), quiet=True)
+    a, _ = load(WeightFile("a", straight))
+    b, _ = load(WeightFile("b", resumed))
+    for one, other in zip(a.parameters(), b.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_card_and_the_log_say_what_happened(cubes, val, tmp_path):
+    output = tmp_path / "net.safetensors"
+    card = training.train([cubes], output, options(val=val, steps=20, patterns="g15,g55"), quiet=True)
+    assert read_card(WeightFile("net", output)) == card
+    assert card.noise == ("g15", "g55")
+    assert card.training["steps"] == 20
+    assert set(card.training["scenes"]) == {"first", "second"}
+    assert set(card.validation) == {"g15", "g55"}
+    assert set(card.validation["g15"]) == {"third", "mean"}
+    assert 0 < card.floor < 1
+    lines = [json.loads(line) for line in output.with_suffix(".jsonl").read_text().splitlines()]
+    assert {"step", "loss", "psnr", "residual", "lr", "gradient"} <= set(lines[0])
+    assert "validation" in lines[-1]
+    assert len(digest(output)) == 64
+
+
+def test_training_reduces_the_loss(cubes, tmp_path):
+    torch.manual_seed(0)
+    network = decsc.build("tiny")
+    sampler = Sampler(load_scenes(cubes), bands=7, edge=16, patterns=["g55"], seed=0)
+    batch = [torch.from_numpy(part) for part in sampler.batch(0, 4)]
+    run = training.Run(network, options(steps=60, lr=3e-3), tmp_path / "x.safetensors")
+    losses = [run.advance(*batch)["loss"] for _ in range(25)]
+    assert losses[-1] < losses[0] - 0.2
+
+
+def test_validation_scenes_in_the_training_data_are_refused(cubes, tmp_path):
+    with pytest.raises(TrainingError, match="2 validation scenes"):
+        training.train([cubes], tmp_path / "x.safetensors", options(val=cubes), quiet=True)
+
+
+def test_options_out_of_range_are_refused(cubes, tmp_path):
+    for changes, words in [
+        ({"arch": "huge"}, "--arch"),
+        ({"init": "zeros"}, "--init"),
+        ({"loss": "l1"}, "--loss"),
+        ({"patterns": "g15,g77"}, "g77"),
+    ]:
+        with pytest.raises(UsageError, match=words):
+            training.train([cubes], tmp_path / "x.safetensors", options(**changes), quiet=True)
+    with pytest.raises(UsageError, match="safetensors"):
+        training.train([cubes], tmp_path / "x.pt", options(), quiet=True)
+    (tmp_path / "there.safetensors").write_bytes(b"keep me")
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        training.train([cubes], tmp_path / "there.safetensors", options(), quiet=True)
+    assert (tmp_path / "there.safetensors").read_bytes() == b"keep me"
+
+
+def test_a_checkpoint_of_another_run_is_refused(cubes, tmp_path):
+    output = tmp_path / "x.safetensors"
+    training.train([cubes], output, options(steps=2), quiet=True)
+    with pytest.raises(TrainingError, match="lr"):
+        training.train([cubes], output, options(steps=2, lr=1.0), quiet=True)
+    output.with_suffix(".checkpoint").write_bytes(b"\x00" * 100)
+    with pytest.raises(TrainingError, match="damaged"):
+        training.train([cubes], output, options(steps=2), quiet=True)
+
+
+def test_the_floor_and_the_halo_are_measured(cubes):
+    network = decsc.build("tiny").eval()
+    scenes = load_scenes(cubes)
+    assert 0 < training.measure_floor(network, scenes) < 0.5
+    assert training.measure_halo(network, scenes) % 8 == 0
+
+
+def test_weights_of_another_shape_are_refused(cubes, tmp_path):
+    output = tmp_path / "x.safetensors"
+    training.train([cubes], output, options(steps=1), quiet=True)
+    data = output.read_bytes()
+    changed = data.replace(b'\\"shared\\": 8', b'\\"shared\\": 6')
+    assert changed != data
+    (tmp_path / "y.safetensors").write_bytes(changed)
+    with pytest.raises(WeightsError, match="do not fit"):
+        load(WeightFile("y", tmp_path / "y.safetensors"))
