@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json as json_
+import math
 import os
 import signal
 import sys
@@ -48,10 +49,13 @@ def from_options(options: type[Any]) -> Callable[[Callable[..., None]], Callable
             option = typer.Option(
                 flag, *field.metadata["names"], help=field.metadata["help"], metavar=field.metadata["metavar"] or None
             )
-            default = list(field.default) if repeatable else field.default
+            default: Any = field.default
             parameters.append(
                 inspect.Parameter(
-                    field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=list(default) if repeatable else default,
+                    annotation=Annotated[kind, option],
                 )
             )
         command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -74,9 +78,10 @@ def failing_in_one_line(quiet: bool = False) -> Iterator[None]:
         if not (quiet and issubclass(category, HSIDenoiseWarning)):
             talk(f"warning: {message}")
 
-    warnings.showwarning = show
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            yield
     except HSIDenoiseError as error:
         talk(f"error: {error}")
         raise typer.Exit(error.exit_code) from None
@@ -84,7 +89,7 @@ def failing_in_one_line(quiet: bool = False) -> Iterator[None]:
         talk(f"error: not enough memory ({error}); give a smaller --tile")
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        talk("interrupted; no output was written")
+        talk("interrupted; nothing unfinished is left")
         raise typer.Exit(130) from None
 
 
@@ -94,8 +99,16 @@ def talk(line: str) -> None:
 
 
 def answer(value: Any) -> None:
-    """One JSON document on stdout."""
-    print(json_.dumps(value, indent=2, default=str))
+    """One JSON document on stdout; JSON has no NaN, so what is not known is null."""
+    print(json_.dumps(_known(value), indent=2, default=str, allow_nan=False))
+
+
+def _known(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _known(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @app.callback(invoke_without_command=True)
@@ -212,6 +225,7 @@ def main() -> None:
     """Entry point of the ``hsidenoise`` command."""
 
     def stop(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the tidying up
         raise KeyboardInterrupt
 
     # SIGTERM is how batch systems end a job: leave as cleanly as on Ctrl-C.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from . import __version__, progress
 from .cube import Cube, Window
 from .errors import OutputExistsError, UsageError
-from .samples import compose, fill
+from .samples import compose, fill, inside
 from .settings import RunOptions, to_dict
 from .spectral import BandWindow, Normalisation, accumulate, gather, windows
-from .survey import Survey, survey
+from .survey import FAR, Survey, row_blocks, survey
 from .tiles import StripBuffer, Tile, plan, strip_bytes
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class Job:
         Why each other band is not, by zero-based index.
     tiles
         The tile plan.
+    limits
+        Least and greatest value of each band that goes through the network, (2, bands), raw units.
     survey
         What the scene's first pass found.
     """
@@ -51,6 +53,7 @@ class Job:
     denoised: list[int]
     passed: dict[int, str]
     tiles: list[Tile]
+    limits: NDArray[np.float64]
     survey: Survey
 
 
@@ -82,19 +85,21 @@ def run(
     HSIDenoiseError
         As drawn in `hsidenoise.errors`; then no output exists.
     """
-    from .device import pick
-    from .engine import Engine
     from .io import create_cube, gdal_env, open_cube
-    from .model.weights import digest, find, load
 
     options = replace(options or RunOptions(), **changes)
     started = time.time()
     check_targets(scene, output, options)
+    # Only now what takes seconds to import: a slip in a file name is told at once.
+    from .device import pick
+    from .engine import Engine
+    from .model.weights import digest, find, load
+
     file = find(options.model)
     device = pick(options.device)
     model, card = load(file)
     engine = Engine(model, card, device, options.shifts)
-    with gdal_env(options.config), ExitStack() as stack:
+    with gdal_env(options.config), np.errstate(over="ignore"), ExitStack() as stack:
         cube = stack.enter_context(open_cube(scene, nodata=options.nodata))
         if options.reference:
             with open_cube(options.reference) as reference:
@@ -104,8 +109,10 @@ def run(
                         "--reference must show the same grid"
                     )
         chosen = select_bands(options.bidx, cube.shape[0])
+        decided = describe_outputs(cube, output, options)
         job = prepare(cube, chosen, engine, options.tile)
-        record = {
+        check_numbers(cube, job, decided["dtype"])
+        record: dict[str, Any] = {
             "scene": os.fspath(scene),
             "output": os.fspath(output),
             "options": to_dict(options),
@@ -128,7 +135,7 @@ def run(
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         }  # fmt: skip
         if options.dry_run:
-            return record | {"plan": describe_plan(cube, output, job, engine, options)}
+            return record | {"plan": describe_plan(cube, job, engine) | {"output": decided}}
         provenance = {
             "software": f"hsidenoise {__version__}",
             "model": f"{card.name} sha256:{record['model']['sha256'][:12]}",
@@ -136,27 +143,28 @@ def run(
             "bands": f"{len(job.denoised)} of {cube.shape[0]} denoised",
             "date": _stamp(),
         }
-        layout = {"dtype": options.dtype, "nodata": options.nodata, "of": options.of, "co": options.co}
         writer = stack.enter_context(
-            create_cube(output, cube, overwrite=options.overwrite, provenance=provenance, **layout)
+            create_cube(output, cube, overwrite=options.overwrite, provenance=provenance, **_layout(options))
         )
         residual = None
         if options.residual:
-            like = replace(cube, nodata=(float("nan"),) * cube.shape[0], scale=cube.scale, offset=(0.0,) * cube.shape[0])
+            like = _differences(cube)
             residual = stack.enter_context(
                 create_cube(options.residual, like, dtype="float32", overwrite=options.overwrite, provenance=provenance)
             )
-        record["tiles"] = []
+        record |= {"tiles": [], "samples_passed": 0}
         for start, denoised in denoise_rows(cube, job, engine, record["tiles"], quiet=quiet):
             window = Window(start, start + denoised.shape[1], 0, cube.shape[2])
             raw = cube.raw(window)
             valid = cube.validity(raw, window, range(cube.shape[0]))
-            block = compose(raw, valid, denoised, job.denoised, writer.dtype, cube.nodata)
+            usual = valid & inside(raw.astype(np.float32), job.limits)
+            record["samples_passed"] += int(np.count_nonzero(valid[job.denoised] & ~usual[job.denoised]))
+            block = compose(raw, valid, usual, denoised, job.denoised, writer.dtype, cube.nodata)
             writer.write(start, block)
             if residual is not None:
-                removed = raw.astype(np.float32) - block.astype(np.float32)
-                removed[~valid] = np.nan
-                residual.write(start, removed)
+                # In float64: the difference of two large numbers would lose its digits in float32.
+                removed = np.subtract(raw, block, dtype=np.float64, where=valid, out=np.full(raw.shape, np.nan))
+                residual.write(start, removed.astype(np.float32))
     record["seconds"] = round(time.time() - started, 2)
     if options.report or options.reference:
         record["measured"] = _report(scene, output, options, record)
@@ -171,14 +179,58 @@ def check_targets(scene: str | os.PathLike[str], output: str | os.PathLike[str],
     check_output(output, inputs=inputs, overwrite=options.overwrite, of=options.of)
     if options.residual:
         check_output(options.residual, inputs=[*inputs], overwrite=options.overwrite)
-    names = [os.path.abspath(os.fspath(p)) for p in (output, options.residual, options.report) if p]
-    if len(set(names)) < len(names):
-        raise UsageError(f"{names[0]}: two outputs have this name; give each its own")
-    for path in report_files(options.report):
+    report = report_files(options.report)
+    if report and report[0].suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--report {report[0]}: name it .html; its numbers go to the same name with .json")
+    _all_different([output, options.residual, *report])
+    for path in report:
         if not path.parent.is_dir():
             raise UsageError(f"{path}: the folder {path.parent} does not exist; create it first")
         if path.exists() and not options.overwrite:
             raise OutputExistsError(f"{path}: exists; choose another name or give --overwrite")
+
+
+def describe_outputs(cube: Cube, output: str | os.PathLike[str], options: RunOptions) -> dict[str, Any]:
+    """What the output will be, as `hsidenoise.io.describe_output` says it; every option of it is checked by that.
+
+    Raises
+    ------
+    UsageError
+        An option the format cannot honour, or output and residual share a file (such as an ENVI header).
+    """
+    from .io import describe_output
+    from .io.targets import occupied
+
+    decided = describe_output(output, cube, **_layout(options))
+    files = list(occupied(decided["path"], decided["driver"]))
+    if options.residual:
+        residual = describe_output(options.residual, _differences(cube), dtype="float32")
+        files += occupied(residual["path"], residual["driver"])
+    _all_different([*files, *report_files(options.report)])
+    return decided
+
+
+def check_numbers(cube: Cube, job: Job, dtype: str) -> None:
+    """Refuse integers for pixels that are no number, unless there is a nodata value to stand for them."""
+    to_integers = np.dtype(cube.dtype).kind == "f" and np.dtype(dtype).kind in "iu"
+    if to_integers and cube.read_mask is None and None in cube.nodata and (job.survey.valid < 1).any():
+        raise UsageError(f"--dtype {dtype}: the scene holds pixels that are no number; say by --nodata what they become")
+
+
+def _layout(options: RunOptions) -> dict[str, Any]:
+    return {"dtype": options.dtype, "nodata": options.nodata, "of": options.of, "co": options.co}
+
+
+def _differences(cube: Cube) -> Cube:
+    """What the residual has in common with the scene: a difference knows no offset, and NaN is its nodata."""
+    return replace(cube, nodata=(float("nan"),) * cube.shape[0], offset=(0.0,) * cube.shape[0])
+
+
+def _all_different(paths: Sequence[str | os.PathLike[str] | None]) -> None:
+    names = [os.path.realpath(os.fspath(p)) for p in paths if p]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"{name}: two outputs need this file; give them names that differ before the suffix")
 
 
 def report_files(path: Path | None) -> list[Path]:
@@ -213,6 +265,8 @@ def prepare(cube: Cube, chosen: set[int], engine: Engine, tile: int) -> Job:
     """Survey the scene and decide what is done to it."""
     from .engine import FEATHER, automatic_tile
 
+    size = tile or automatic_tile(cube, engine)
+    tiles = plan(*cube.shape[1:], size, halo=engine.card.halo, feather=FEATHER, align=engine.align)
     found = survey(cube)
     count = cube.shape[0]
     passed: dict[int, str] = {}
@@ -229,20 +283,24 @@ def prepare(cube: Cube, chosen: set[int], engine: Engine, tile: int) -> Job:
     live = [[b for b in group if b not in passed] for group in cube.bands.groups()]
     band_windows = windows([g for g in live if g], engine.model.config.bands)
     normalisations = [Normalisation.of(w, found.low, found.high) for w in band_windows]
+    limits = np.stack([np.full(count, np.inf), np.full(count, -np.inf)])
     for window, normal in zip(band_windows, normalisations, strict=True):
         for b in window.kept:
             level = found.sigma[b] / normal.scale
-            if not level >= engine.card.floor:
+            if np.isnan(level):
+                passed[b] = "too few pixels to estimate its noise"
+            elif level < engine.card.floor:
                 passed[b] = f"noise {level:.2g} of the range, below the model's floor of {engine.card.floor:.2g}"
+        bands = list(window.kept)
+        limits[0, bands] = np.minimum(limits[0, bands], normal.low - FAR * normal.scale)
+        limits[1, bands] = np.maximum(limits[1, bands], normal.low + (1 + FAR) * normal.scale)
     for b in set(range(count)) - chosen:
         passed.setdefault(b, "not selected")
     denoised = [b for b in range(count) if b not in passed]
     # Bands left alone still guide the others of their window; windows that hold no other are not needed.
     needed = [i for i, w in enumerate(band_windows) if set(w.kept) & set(denoised)]
-    size = tile or automatic_tile(cube, engine)
-    tiles = plan(*cube.shape[1:], size, halo=engine.card.halo, feather=FEATHER, align=engine.align)
     return Job(
-        [band_windows[i] for i in needed], [normalisations[i] for i in needed], denoised, passed, tiles, found
+        [band_windows[i] for i in needed], [normalisations[i] for i in needed], denoised, passed, tiles, limits, found
     )
 
 
@@ -255,6 +313,10 @@ def denoise_rows(
     """
     from .engine import merge
 
+    if not job.denoised:
+        for rows in row_blocks(cube):
+            yield rows.row_start, np.empty((0, *rows.shape), np.float32)
+        return
     buffer = StripBuffer(job.tiles, len(job.denoised))
     needed = sorted({b for w in job.windows for b in w.bands})
     place = {b: i for i, b in enumerate(needed)}
@@ -263,6 +325,7 @@ def denoise_rows(
     with progress.track(steps, "denoise", quiet=quiet, unit="window") as bar:
         for tile in job.tiles:
             values, valid = cube.read(Window(*tile.source), needed)
+            valid &= inside(values, job.limits[:, needed])
             total = np.zeros_like(values)
             found = []
             if valid.any():
@@ -284,12 +347,9 @@ def denoise_rows(
                 yield done
 
 
-def describe_plan(
-    cube: Cube, output: str | os.PathLike[str], job: Job, engine: Engine, options: RunOptions
-) -> dict[str, Any]:
-    """What ``--dry-run`` prints."""
+def describe_plan(cube: Cube, job: Job, engine: Engine) -> dict[str, Any]:
+    """What ``--dry-run`` prints of the work."""
     from .engine import tile_bytes
-    from .io import describe_output
 
     rows, cols = job.tiles[0].shape
     return {
@@ -300,9 +360,6 @@ def describe_plan(
         "network_runs": len(job.tiles) * len(job.windows) * len(engine.shifts),
         "memory_bytes": tile_bytes(engine, cube.shape[0], max(rows, cols))
         + 2 * strip_bytes(job.tiles, cube.shape[0]),
-        "output": describe_output(
-            output, cube, dtype=options.dtype, nodata=options.nodata, of=options.of, co=options.co
-        ),
     }
 
 

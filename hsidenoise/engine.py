@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .cube import Cube
 from .device import free_memory, is_oom
-from .errors import UsageError
+from .errors import SceneTooLargeError, UsageError
 from .model.decsc import DECSC
 from .model.weights import Card
 from .tiles import StripBuffer, plan, smallest_size
@@ -39,7 +39,8 @@ class Engine:
         if not 1 <= shifts <= stride * stride:
             raise UsageError(f"--shifts {shifts}: this model's grid allows 1 to {stride * stride}")
         # Shifts spread evenly over the diagonal of the grid's cell, then over the rest of it.
-        order = sorted(((i, j) for i in range(stride) for j in range(stride)), key=lambda s: ((s[1] - s[0]) % stride, s))
+        cells = [(i, j) for i in range(stride) for j in range(stride)]
+        order = sorted(cells, key=lambda cell: ((cell[1] - cell[0]) % stride, cell))
         self.shifts = [order[n * stride // shifts if shifts <= stride else n] for n in range(shifts)]
 
     def patch(
@@ -63,8 +64,14 @@ class Engine:
                     "converged": bool(all(c.converged.all() for c in found)),
                 }
         except RuntimeError as error:
-            if not is_oom(error) or max(values.shape[1:]) < 2 * self.smallest:
+            if not is_oom(error):
                 raise
+            if max(values.shape[1:]) < 2 * self.smallest:
+                rows, cols = values.shape[1:]
+                raise SceneTooLargeError(
+                    f"out of memory on {self.device} with a tile of {rows} x {cols} pixels, the smallest this model "
+                    "allows; free some memory, or choose another --device or a smaller --model"
+                ) from error
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return self._halved(values, sigma)
@@ -83,8 +90,9 @@ class Engine:
         self, values: NDArray[np.float32], sigma: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """The same in tiles of half the size, for when memory ran out."""
-        size = max(max(values.shape[1:]) // 2, self.smallest)
-        tiles = plan(*values.shape[1:], size, halo=self.card.halo, feather=FEATHER, align=self.align)
+        rows, cols = values.shape[1:]
+        size = max(max(rows, cols) // 2, self.smallest)
+        tiles = plan(rows, cols, size, halo=self.card.halo, feather=FEATHER, align=self.align)
         buffer = StripBuffer(tiles, len(values))
         whole = np.empty_like(values)
         records = []
@@ -94,8 +102,8 @@ class Engine:
             records.append(record)
             done = buffer.add(tile, tile.crop(part))
             if done is not None:
-                start, rows = done
-                whole[:, start : start + rows.shape[1]] = rows
+                start, block = done
+                whole[:, start : start + block.shape[1]] = block
         return whole, merge(records)
 
 

@@ -95,7 +95,7 @@ def noise(bands: Sequence[Band], unit: str) -> str:
     fine = _column(bands, "sigma_after_fine")
     fine = np.where(fine > 0, fine, np.nan)
     shown = [v[~axis.passed] for v in lines.values()]
-    if not np.isfinite(np.concatenate(shown)).any():
+    if len(bands) < 2 or not np.isfinite(np.concatenate(shown)).any():
         return ""
 
     def paint(figure: Any) -> None:
@@ -119,11 +119,14 @@ def profiles(entries: Sequence[Mapping[str, Any]], unit: str) -> str:
     """Mean value against row and against column, a line of two charts for each band."""
     if not any(_number(v) for entry in entries for v in entry["column"]["before"]):
         return ""
+    kinds = [kind for kind in ("row", "column") if len(entries[0][kind]["at"]) > 1]
+    if not kinds:
+        return ""
 
     def paint(figure: Any) -> None:
-        grid = figure.subplots(len(entries), 2, squeeze=False)
+        grid = figure.subplots(len(entries), len(kinds), squeeze=False)
         for line, entry in zip(grid, entries, strict=True):
-            for axes, kind in zip(line, ("row", "column"), strict=True):
+            for axes, kind in zip(line, kinds, strict=True):
                 for name, z in (("before", 1), ("after", 3), ("reference", 2)):
                     if name in entry[kind]:
                         values = np.array(entry[kind][name], float)
@@ -168,7 +171,7 @@ def spectra(bands: Sequence[Band], pixels: Sequence[Mapping[str, Any]], unit: st
 def fidelity(bands: Sequence[Band]) -> str:
     """PSNR and SSIM of each band against the reference, before and after."""
     axis = Spectrum(bands)
-    if not np.isfinite(_column(bands, "psnr_after")).any():
+    if len(bands) < 2 or not np.isfinite(_column(bands, "psnr_after")).any():
         return ""
     kinds = [("psnr", "PSNR (dB)"), ("ssim", "SSIM")]
     kinds = [k for k in kinds if np.isfinite(_column(bands, f"{k[0]}_after")).any()]
@@ -193,7 +196,7 @@ def structure(bands: Sequence[Band]) -> str:
     stripe = {name: _column(bands, f"stripes_{name}") for name in ("before", "after")}
     stripe = {name: np.where(values > 0, values, np.nan) for name, values in stripe.items()}
     panels = [name for name, values in (("loss", loss), ("stripes", stripe["before"])) if np.isfinite(values).any()]
-    if not panels:
+    if len(bands) < 2 or not panels:
         return ""
 
     def paint(figure: Any) -> None:
@@ -225,6 +228,7 @@ def convergence(tiles: Sequence[Mapping[str, Any]], shape: tuple[int, int]) -> s
     placed = [t for t in tiles if all(_number(t.get(k)) for k in ("row", "col", "rows", "cols", "residual"))]
     if counts.size == 0:
         return ""
+    placed = placed if len(placed) > 1 else []
 
     def paint(figure: Any) -> None:
         wide = shape[1] > 1.5 * shape[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import re
 import sys
 from importlib import metadata
 from typing import Any
@@ -112,12 +113,16 @@ def _georeferencing(cube: Cube) -> dict[str, Any]:
 
 
 def _crs_name(wkt: str | None) -> str | None:
-    """The name at the head of a WKT, and the EPSG code at its end where it has one."""
+    """The name at the head of a WKT2, and the EPSG code at its end where it has one."""
     if not wkt:
         return None
-    name = wkt.split('"')[1] if '"' in wkt else wkt
-    tail = wkt.rpartition('ID["EPSG",')[2] if wkt.rstrip("]").endswith(tuple("0123456789")) else ""
-    return f"{name} (EPSG:{tail.rstrip(']')})" if tail.rstrip("]").isdecimal() else name
+    names = wkt.split('"')
+    name = names[1] if len(names) > 1 else wkt
+    if name.lower() in ("unnamed", "unknown") and 'CONVERSION["' in wkt:  # as ENVI's map info leaves it
+        conversion = wkt.partition('CONVERSION["')[2].partition('"')[0]
+        name = f"{names[3]} / {conversion}"
+    code = re.search(r'ID\["EPSG",(\d+)\]\]$', wkt)  # two brackets: of the whole system, not of a part of it
+    return f"{name} (EPSG:{code[1]})" if code else name
 
 
 def _plain(value: float | None) -> float | str | None:

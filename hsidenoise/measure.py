@@ -27,7 +27,7 @@ class Profile:
     """Sums and counts of valid samples along one axis: means of each row or column."""
 
     total: Floats
-    count: Floats
+    count: NDArray[np.int32]
 
     def mean(self, band: int) -> Floats:
         """Means of `band`, ``(rows,)`` or ``(cols,)``; NaN where nothing was valid."""
@@ -65,7 +65,7 @@ class Measured:
 
     def valid(self) -> Floats:
         """Valid samples of each band."""
-        count: Floats = self.rows["before"].count.sum(axis=1)
+        count: Floats = self.rows["before"].count.sum(axis=1).astype(np.float64)
         return count
 
     def removed_rms(self) -> Floats:
@@ -74,7 +74,7 @@ class Measured:
         return rms
 
 
-def _over(total: Floats, n: Floats) -> Floats:
+def _over(total: Floats, n: NDArray[Any]) -> Floats:
     mean: Floats = np.divide(total, n, out=np.full(n.shape, np.nan), where=n > 0)
     return mean
 
@@ -103,8 +103,8 @@ def measure(
         structure=StructureAccumulator(bands, denoised),
         to_input=PairAccumulator(bands),
         fine=FineScaleAccumulator(bands),
-        rows={name: Profile(np.zeros((bands, n_rows)), np.zeros((bands, n_rows))) for name in names},
-        cols={name: Profile(np.zeros((bands, n_cols)), np.zeros((bands, n_cols))) for name in names},
+        rows={name: Profile(np.zeros((bands, n_rows)), np.zeros((bands, n_rows), np.int32)) for name in names},
+        cols={name: Profile(np.zeros((bands, n_cols)), np.zeros((bands, n_cols), np.int32)) for name in names},
         removed_energy=np.zeros(bands),
         comparable=before.dtype == after.dtype,
         structure_step=-(-n_rows * n_cols // STRUCTURE_PIXELS),

@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 SSIM_RADIUS = 5  # an 11 x 11 window: scenes are read with this much overlap on each side
-DETAIL_WINDOW = 7  # local mean that separates detail from shading in the structure measure
+DETAIL_WINDOWS = (7, 3)  # local means that separate detail from shading, and edges from detail
 SHARE_FLOOR, SHARE_FLOOR_ALONE = 0.001, 0.02  # below: chance; a band alone also sees its own leftover noise
 LOSS_LIMIT = 0.02  # of a band's detail energy (a seventh of its contrast): more is worth a warning
 
@@ -210,11 +210,11 @@ class StructureAccumulator:
     """Is image left in what was removed?
 
     The detail (value minus the mean of its 7 x 7 neighbourhood) of the removed part of each band is regressed on the
-    detail of the *other* denoised bands, averaged in up to three spectral groups. Image detail is shared by bands and
-    noise is not, so the share of the removed energy that this explains is about 0 when noise was removed, whatever its
-    level and even when it depends on the signal, and rises when edges or texture went with it. Row and column means
-    are taken out first: a removed stripe is not image. With a single band its own denoised detail stands in, where it
-    exceeds three robust standard deviations, so that leftover noise hardly counts.
+    7 x 7 and 3 x 3 detail of the *other* denoised bands, averaged in up to three spectral groups. Image detail is
+    shared by bands and noise is not, so the share of the removed energy that this explains is about 0 when noise was
+    removed, whatever its level and even when it depends on the signal, and rises when edges or texture went with it.
+    Row and column means are taken out first: a removed stripe is not image. With a single band its own denoised detail
+    stands in, where it exceeds three robust standard deviations, so that leftover noise hardly counts.
 
     It cannot see structure that exists in one band only, nor shading broader than the neighbourhood.
 
@@ -233,8 +233,8 @@ class StructureAccumulator:
         self._group = np.arange(n) * groups // max(n, 1)
         self._n_bands = n_bands
         self._scale = np.zeros(n)  # guides add bands of like weight, fixed by the first window that shows each band
-        self._gram = np.zeros((n, groups, groups))
-        self._cross = np.zeros((n, groups))
+        self._gram = np.zeros((n, 2 * groups, 2 * groups))
+        self._cross = np.zeros((n, 2 * groups))
         self._removed, self._kept = np.zeros(n), np.zeros(n)
         self._power, self._lag = np.zeros(n), np.zeros((n, 2))
         self._lag_power = np.zeros((n, 2))
@@ -246,13 +246,14 @@ class StructureAccumulator:
             return
         shape = before.shape[1:]
         valid = np.ones(before.shape, bool) if valid is None else np.broadcast_to(valid, before.shape)
-        n, groups = self._cross.shape
-        details = np.zeros((n, *shape), np.float32)
-        sums = np.zeros((groups, *shape))
-        boxes: dict[bytes, Floats] = {}
+        n, guides_n = self._cross.shape
+        details = np.zeros((n, 2, *shape), np.float32)
+        sums = np.zeros((guides_n // 2, 2, *shape))
+        boxes: dict[tuple[int, bytes], Floats] = {}
         for i, b in enumerate(self.active):
-            details[i] = _detail(after[b], valid[b], boxes)
-            if self._scale[i] == 0 and (spread := float(details[i].std())) > 0:
+            for k, width in enumerate(DETAIL_WINDOWS):
+                details[i, k] = _detail(after[b], valid[b], width, boxes)
+            if self._scale[i] == 0 and (spread := float(details[i, 0].std())) > 0:
                 self._scale[i] = 1 / spread
             details[i] *= self._scale[i]
             sums[self._group[i]] += details[i]
@@ -261,18 +262,18 @@ class StructureAccumulator:
             if (count := int(np.count_nonzero(v))) < 64 or self._scale[i] == 0:
                 continue
             removed = _centred(np.where(v, before[b].astype(np.float64) - after[b], 0.0), v)
-            guides = sums.copy()
-            guides[self._group[i]] -= details[i]
+            parts = sums.copy()
+            parts[self._group[i]] -= details[i]
             if n == 1:
                 own = details[0].astype(np.float64)
-                own[np.abs(own) < 3 * 1.4826 * np.median(np.abs(own[v]))] = 0
-                guides[0] = own
-            guides *= v
-            fine = _detail(removed, v, boxes)
+                limit = 3 * 1.4826 * np.median(np.abs(own[:, v]), axis=1)
+                parts[0] = np.where(np.abs(own) < limit[:, None, None], 0, own)
+            guides = (parts * v).reshape(guides_n, *shape)
+            fine = _detail(removed, v, DETAIL_WINDOWS[0], boxes)
             self._gram[i] += np.einsum("gij,hij->gh", guides, guides)
             self._cross[i] += np.einsum("gij,ij->g", guides, fine)
             self._removed[i] += np.sum(fine * fine)
-            self._kept[i] += np.sum(details[i].astype(np.float64) ** 2) / self._scale[i] ** 2
+            self._kept[i] += np.sum(details[i, 0].astype(np.float64) ** 2) / self._scale[i] ** 2
             self._count[i] += count
             for axis in (0, 1):
                 a, z = (slice(None, -1), slice(1, None)) if axis == 0 else (np.s_[:, :-1], np.s_[:, 1:])
@@ -301,7 +302,7 @@ class StructureAccumulator:
         """Bands where structure was removed: share above chance, and more than 2 % of the detail energy lost."""
         floor = SHARE_FLOOR_ALONE if len(self.active) == 1 else SHARE_FLOOR
         above = np.zeros(self._n_bands)
-        above[self.active] = np.maximum(floor, 20 / np.maximum(self._count, 1))  # 20 / n: 1 in 10 000 by chance
+        above[self.active] = np.maximum(floor, 30 / np.maximum(self._count, 1))  # 30 / n: under 1 in 10 000 by chance
         with np.errstate(invalid="ignore"):
             return (self.share_bands() > above) & (self.loss_bands() > LOSS_LIMIT)
 
@@ -390,21 +391,21 @@ def _running_sum(a: Floats, width: int) -> Floats:
     return total[:, width:] - total[:, :-width]
 
 
-def _detail(band: Array, valid: Mask, boxes: dict[bytes, Floats]) -> Floats:
+def _detail(band: Array, valid: Mask, width: int, boxes: dict[tuple[int, bytes], Floats]) -> Floats:
     """Value minus the mean of the valid samples around it; 0 where invalid."""
     from scipy.ndimage import uniform_filter
 
     whole = bool(valid.all())
     level = float(band[valid].mean(dtype=np.float64)) if valid.any() else 0.0
     values = np.where(valid, band.astype(np.float64) - level, 0.0)
-    local = uniform_filter(values, DETAIL_WINDOW, mode="mirror" if whole else "constant")
+    local = uniform_filter(values, width, mode="mirror" if whole else "constant")
     if whole:
         return values - local  # type: ignore[no-any-return]
-    key = valid.tobytes()
+    key = width, valid.tobytes()
     if key not in boxes:  # most scenes have one mask for all bands
-        if len(boxes) > 1:
+        if len(boxes) > 3:
             boxes.clear()
-        boxes[key] = np.maximum(uniform_filter(valid.astype(np.float64), DETAIL_WINDOW, mode="constant"), 1e-9)
+        boxes[key] = np.maximum(uniform_filter(valid.astype(np.float64), width, mode="constant"), 1e-9)
     return np.where(valid, values - local / boxes[key], 0.0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from itertools import groupby
@@ -13,34 +14,40 @@ from .verdict import FEW
 
 Band = Mapping[str, Any]
 
-LEVELS = {"good": "Good", "check": "Look closer", "fault": "Do not use unseen"}
+LEVELS = {"good": "Good", "check": "Look closer", "fault": "Problem found"}
 
 
-def render(numbers: Mapping[str, Any], plates: Sequence[Plate], encode: Callable[[Pixels], str]) -> str:
-    """The page for a report's numbers and pictures; `encode` turns pixels into a ``data:`` URI."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["num"] = number
-    template = resources.files(__package__).joinpath("templates/report.html.j2").read_text(encoding="utf-8")
-    bands, unit = numbers["bands"], numbers["unit"]
-    scene, run = numbers["scene"], numbers["run"]
-    charts = {
+def draw_charts(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """The charts of a report as ``data:`` URIs; empty where there is nothing to draw."""
+    bands, unit, scene = numbers["bands"], numbers["unit"], numbers["scene"]
+    return {
         "noise": figures.noise(bands, unit),
         "profiles": figures.profiles(numbers["profiles"], unit),
         "spectra": figures.spectra(bands, numbers["spectra"], unit),
         "fidelity": figures.fidelity(bands) if numbers["quality"] else "",
         "structure": figures.structure(bands),
-        "convergence": figures.convergence(run.get("tiles") or [], (scene["rows"], scene["columns"])),
+        "convergence": figures.convergence(numbers["run"].get("tiles") or [], (scene["rows"], scene["columns"])),
     }
+
+
+def render(
+    numbers: Mapping[str, Any], charts: Mapping[str, str], plates: Sequence[Plate], encode: Callable[[Pixels], str]
+) -> str:
+    """The page for a report's numbers, charts and pictures; `encode` turns pixels into a ``data:`` URI."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["num"] = number
+    template = resources.files(__package__).joinpath("templates/report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(template).render(
         n=numbers,
-        run=run,
+        title=re.split(r"[\\/]", numbers["scene"]["name"])[-1] or numbers["scene"]["name"],
+        run=numbers["run"],
         level=LEVELS[numbers["verdict"]["level"]],
         keys=_key_figures(numbers),
         plates=[_encoded(plate, encode) for plate in plates],
         charts=charts,
-        passed=_passed(bands),
+        passed=_passed(numbers["bands"]),
         provenance=_provenance(numbers),
     )
 
@@ -78,7 +85,7 @@ def _key_figures(numbers: Mapping[str, Any]) -> list[dict[str, str]]:
             ("Spectral angle", change(p["sam"], q["sam"], ".3f") + " rad", "to the reference, mean over pixels")
         )
     before, after, times = (s[f"median_{key}"] for key in ("snr_before", "snr_after_fine", "removed_over_noise"))
-    if None not in (before, after) and s["structure_found"] <= FEW * s["denoised"]:
+    if None not in (before, after) and after > before and s["structure_found"] <= FEW * s["denoised"]:
         keys.append(("Signal to noise", f"{before:.1f} → ≥ {after:.1f} dB", "median band, estimated"))
     if times is not None:
         keys.append(("Removed, over noise", f"{times:.2f}", "1: as much went as there was noise"))
@@ -94,9 +101,13 @@ def _passed(bands: Sequence[Band]) -> list[dict[str, str]]:
     """Bands that passed through, by reason, as ranges."""
     untouched = [band for band in bands if band["status"] != "denoised"]
     table = []
-    for reason in dict.fromkeys(band["reason"] for band in untouched):
-        runs = []
-        members = [band for band in untouched if band["reason"] == reason]
+    kinds: dict[str, list[Band]] = {}
+    for band in untouched:  # reasons that differ in their numbers only share a line
+        kinds.setdefault(re.sub(r"\d[\d.]*", "#", band["reason"]), []).append(band)
+    for members in kinds.values():
+        reason, runs = members[0]["reason"], []
+        if len({band["reason"] for band in members}) > 1:
+            reason += f", band {members[0]['band']}; the others alike"
         for _, part in groupby(enumerate(members), key=lambda item: item[1]["band"] - item[0]):
             run = [band for _, band in part]
             ends = [run[0]["band"], run[-1]["band"]]
@@ -142,7 +153,7 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return number(value, 6)
     if isinstance(value, list):
-        shown = ", ".join(_short(v) for v in value[:8])
+        shown = ", ".join(f"[{_short(v)}]" if isinstance(v, list) else _short(v) for v in value[:8])
         return shown + (f", … ({len(value)} values; all in the JSON)" if len(value) > 8 else "") if value else "none"
     text = "–" if value is None or value == "" else str(value)
     return text if len(text) <= 400 else text[:400] + " … (whole in the JSON)"

@@ -19,6 +19,7 @@ Pixels = NDArray[np.uint8]
 DETAIL = 320  # edge of the window shown pixel for pixel
 OVERVIEW = 420  # longest edge of an overview
 STRIP = 1000  # longest edge of an overview of a long strip
+SMALL = 128 * 128  # pixels up to which a picture is kept without loss
 NO_DATA = (238, 234, 226)
 
 
@@ -172,15 +173,11 @@ def _paint(values: NDArray[np.float64], valid: NDArray[np.bool_]) -> Pixels:
 
 
 def encode(pixels: Pixels, quality: int) -> str:
-    """A ``data:`` URI: PNG while that is small, otherwise JPEG of the given quality."""
+    """A ``data:`` URI: PNG for small pictures, otherwise JPEG of the given quality."""
     from matplotlib.image import imsave
 
-    def packed(kind: str, **options: object) -> bytes:
-        buffer = io.BytesIO()
-        imsave(buffer, pixels, format=kind, pil_kwargs=options)
-        return buffer.getvalue()
-
-    kind, data = "png", packed("png", optimize=True)
-    if len(data) > 60_000:
-        kind, data = "jpeg", packed("jpeg", quality=quality, subsampling=0)
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    small = pixels.shape[0] * pixels.shape[1] <= SMALL
+    kind, options = ("png", {}) if small else ("jpeg", {"quality": quality, "subsampling": 0})
+    buffer = io.BytesIO()
+    imsave(buffer, pixels, format=kind, pil_kwargs=options)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -76,13 +76,14 @@ class Report:
 
     def to_html(self) -> str:
         """The page as text."""
-        from .page import render
+        from .page import draw_charts, render
 
+        charts = draw_charts(self.numbers)
         for quality, step in QUALITIES:
-            html = render(self.numbers, self.plates, lambda p: pictures.encode(p[::step, ::step], quality))  # noqa: B023
+            html = render(self.numbers, charts, self.plates, lambda p: pictures.encode(p[::step, ::step], quality))  # noqa: B023
             if len(html.encode()) < SIZE_LIMIT:
                 return html
-        return render(self.numbers, (), lambda p: "")
+        return render(self.numbers, charts, (), lambda p: "")
 
 
 def collect(before: Cube, after: Cube, *, reference: Cube | None = None, run: Mapping[str, Any]) -> Report:
@@ -135,7 +136,7 @@ def collect(before: Cube, after: Cube, *, reference: Cube | None = None, run: Ma
         "valid_fraction": float(found.valid().sum()) / max(1, math.prod(before.shape)),
         "bands": _bands(before, found, denoised, reasons, sigma),
         "quality": _quality(found),
-        "sam_to_input": found.to_input.sam(),
+        "sam_to_input": found.to_input.sam() if n > 1 else None,
         "structure_every": found.structure_step,
         "convergence": _convergence(run.get("tiles") or []),
         "checks": checks(before, after, found, run),

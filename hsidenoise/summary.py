@@ -14,6 +14,9 @@ def describe_run(record: Mapping[str, Any], verbose: bool = False) -> list[str]:
     """A finished run: what was done, what was left alone, how good it is, where it is."""
     lines = [bands_line(record)]
     lines.extend(reasons(record, verbose))
+    if odd := record.get("samples_passed"):
+        lines.append(f"{count_of(odd, 'sample')} far outside the range of the others passed through unchanged; "
+                     "if they mean no data, say so with --nodata")  # fmt: skip
     stuck = [t for t in record["tiles"] if not t["converged"]]
     if stuck:
         worst = max(t["residual"] for t in stuck)
@@ -55,7 +58,7 @@ def reasons(record: Mapping[str, Any], verbose: bool) -> list[str]:
     if verbose:
         return [f"band {b + 1} passed through: {why}" for b, why in sorted(passed.items())]
     kinds = Counter("noise below the model's floor" if why.startswith("noise ") else why for why in passed.values())
-    return [f"{count} bands passed through unchanged: {why}" for why, count in kinds.items()]
+    return [f"{count_of(n, 'band')} passed through unchanged: {why}" for why, n in kinds.items()]
 
 
 def describe_plan(record: Mapping[str, Any]) -> list[str]:
@@ -112,6 +115,11 @@ def _pairs(found: Mapping[str, Any], indent: str = "") -> list[str]:
             text = ", ".join(map(str, value)) if isinstance(value, list) else str("" if value is None else value)
             lines.append(f"{indent}{key:{width}}  {text or 'none'}")
     return lines
+
+
+def count_of(n: int, thing: str) -> str:
+    """``1 band``, ``2 bands``."""
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
 
 
 def size(count: float) -> str:

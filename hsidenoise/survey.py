@@ -13,10 +13,13 @@ from .noise import NoiseAccumulator
 
 #: Pixels of a block of rows, all bands together, that is read at a time.
 BLOCK_SAMPLES = 8_000_000
-#: Edge of the blocks that are averaged before percentiles are taken: noise must not widen a scene's range.
-MEAN_EDGE = 4
-#: Block means kept for the percentiles.
-MOST_MEANS = 20_000
+#: Edge of the blocks whose medians are taken before percentiles: noise must not widen a scene's range.
+EDGE = 4
+#: Block medians kept for the percentiles.
+MOST_BLOCKS = 20_000
+#: How many ranges outside of its band's range a sample is no measurement to go by, but a fill value nobody declared, a
+#: broken pixel, or a glint. Noise as networks are trained on stays within 2 (five sigmas of 95/255).
+FAR = 3.0
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Survey:
     Parameters
     ----------
     low, high
-        0.1 and 99.9 percentiles of 4 x 4 block means of valid pixels; NaN without any.
+        0.1 and 99.9 percentiles of 4 x 4 block medians of valid pixels; NaN without any. A fill value that nobody
+        declared does not count, if it is the least or greatest value and lies far from the rest.
     sigma
         Noise standard deviation (`hsidenoise.noise.NoiseAccumulator`).
     constant
@@ -57,34 +61,54 @@ def survey(cube: Cube) -> Survey:
     least = np.full(bands, np.inf)
     most = np.full(bands, -np.inf)
     count = np.zeros(bands)
-    means: list[NDArray[np.float32]] = []
-    thin = max(rows * cols // MEAN_EDGE**2 // MOST_MEANS, 1)
-    for window in row_blocks(cube, MEAN_EDGE):
+    medians: list[NDArray[np.float32]] = []
+    thin = max(rows * cols // EDGE**2 // MOST_BLOCKS, 1)
+    for window in row_blocks(cube, EDGE):
         block, valid = cube.read(window)
-        block[~valid] = 0
-        noise.add(block, valid)
         count += valid.sum((1, 2))
         least = np.minimum(least, np.where(valid, block, np.inf).min((1, 2)))
         most = np.maximum(most, np.where(valid, block, -np.inf).max((1, 2)))
-        means.append(block_means(block, valid)[:, ::thin])
-    sampled = np.concatenate(means, 1)
-    low, high = np.full(bands, np.nan), np.full(bands, np.nan)
-    for b in range(bands):
-        values = sampled[b][np.isfinite(sampled[b])]
-        if values.size:
-            low[b], high[b] = np.percentile(values, [0.1, 99.9])
-        elif count[b]:
-            low[b], high[b] = least[b], most[b]
+        medians.append(block_medians(block, valid, thin))
+        for b in range(bands):
+            low, high = value_range(medians[-1][b], least[b], most[b])
+            reach = FAR * (high - low)
+            if reach > 0:  # one broken pixel of 1e20 would be all the noise there is
+                valid[b] &= (block[b] >= low - reach) & (block[b] <= high + reach)
+        block[~valid] = 0
+        noise.add(block, valid)
+    sampled = np.concatenate(medians, 1)
+    low, high = np.array([value_range(sampled[b], least[b], most[b]) for b in range(bands)]).T
     return Survey(low, high, noise.sigma(), ~(most > least), count / (rows * cols))
 
 
-def block_means(block: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Means of the valid samples of 4 x 4 blocks, (bands, blocks); NaN where fewer than half are valid."""
+def value_range(medians: NDArray[np.float32], least: float, most: float) -> tuple[float, float]:
+    """Low and high of a band as `Survey` has them, from its block medians and its extreme values."""
+    values = medians[np.isfinite(medians)]
+    if not values.size:
+        return (least, most) if least <= most else (np.nan, np.nan)
+    inner = values[(values > least) & (values < most)]
+    if inner.size:
+        low, high = np.percentile(inner, [0.1, 99.9])
+        reach = FAR * (high - low)
+        keep = values >= least if least >= low - reach or not reach else values > least
+        keep &= values <= most if most <= high + reach or not reach else values < most
+        values = values[keep]
+    low, high = np.percentile(values.astype(np.float64), [0.1, 99.9])
+    return float(low), float(high)
+
+
+def block_medians(block: NDArray[np.float32], valid: NDArray[np.bool_], thin: int = 1) -> NDArray[np.float32]:
+    """Medians of the valid samples of every `thin`-th 4 x 4 block, (bands, blocks).
+
+    Of an even number the lower one: a sample that was measured. NaN where fewer than half are valid.
+    """
     bands, rows, cols = block.shape
-    edges = min(MEAN_EDGE, rows), min(MEAN_EDGE, cols)
-    rows, cols = rows // edges[0] * edges[0], cols // edges[1] * edges[1]
-    shape = (bands, rows // edges[0], edges[0], cols // edges[1], edges[1])
-    count = valid[:, :rows, :cols].reshape(shape).sum((2, 4))
-    total = block[:, :rows, :cols].reshape(shape).sum((2, 4), dtype=np.float32)
-    enough = 2 * count >= edges[0] * edges[1]
-    return np.where(enough, total / np.maximum(count, 1), np.float32(np.nan)).reshape(bands, -1).astype(np.float32)
+    edges = min(EDGE, rows), min(EDGE, cols)
+    down, across = rows // edges[0], cols // edges[1]
+    inner = np.where(valid, block, np.float32(np.nan))[:, : down * edges[0], : across * edges[1]]
+    cells = inner.reshape(bands, down, edges[0], across, edges[1]).transpose(0, 1, 3, 2, 4)
+    cells = np.sort(cells.reshape(bands, down * across, -1)[:, ::thin], axis=2)  # NaN goes last
+    count = np.isfinite(cells).sum(2)
+    middle = np.take_along_axis(cells, np.maximum(count - 1, 0)[..., None] // 2, 2)[..., 0]
+    medians: NDArray[np.float32] = np.where(2 * count >= edges[0] * edges[1], middle, np.float32(np.nan))
+    return medians

@@ -244,9 +244,9 @@ def learning_rate(step: int, steps: int) -> float:
 
 
 def budget(step: int, steps: int, full: int) -> int:
-    """Evaluations of f: few at first, the network's own number in the last tenth."""
+    """Evaluations of f: few at first, the network's own number in the last fifth."""
     done = step / steps
-    return min(full, 5 if done < 0.6 else 8) if done < 0.9 else full
+    return min(full, 5 if done < 0.4 else 8) if done < 0.8 else full
 
 
 def _log(out: Any, record: dict[str, Any]) -> None:

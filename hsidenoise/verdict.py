@@ -58,28 +58,28 @@ def judge(numbers: Mapping[str, Any]) -> dict[str, Any]:
         text += "; no image structure was found in what was removed"
     elif hit <= FEW * n:
         text += f"; traces of image structure were found in what was removed from {hit} {_plural('band', hit)}"
-    else:
-        text += f"; but image structure was removed with it in {hit} of {n} bands"
     level = "fault" if faults else "check" if doubts else "good"
     return {"level": level, "text": text + ".", "reasons": faults + doubts}
 
 
 def _headline(numbers: Mapping[str, Any]) -> str:
     summary, quality = numbers["summary"], numbers["quality"]
-    n = summary["denoised"]
+    n, hit, times = summary["denoised"], summary["structure_found"], summary["median_removed_over_noise"]
     where = f"in {n} {_plural('band', n)}"
+    if hit > FEW * n:
+        strength = f"; what was removed is {times:.2f} times as strong as the estimated noise" if times > 0 else ""
+        return f"Image structure was removed together with the noise in {hit} of {n} {_plural('band', n)}{strength}"
     if quality and math.isfinite(quality["after"]["psnr"]):
         a, b = quality["before"]["psnr"], quality["after"]["psnr"]
         verb = "rose" if b > a else "fell"
         return f"Against the reference, PSNR {verb} from {a:.2f} to {b:.2f} dB with noise removed {where}"
     before, after = summary["median_snr_before"], summary["median_snr_after_fine"]
-    if math.isfinite(before) and summary["structure_found"] <= FEW * n and after > before + 0.5:
+    if math.isfinite(before) and after > before + 0.5:
         ratio = f"the median signal-to-noise ratio rose from {before:.1f} dB to at least {after:.1f} dB"
         return f"Noise fell: {ratio} {where}"
     if math.isfinite(before):
-        times = summary["median_removed_over_noise"]
         return (
-            f"What was removed {where} is {times:.2g} times as strong as their estimated noise "
+            f"What was removed {where} is {times:.2f} times as strong as their estimated noise "
             f"(median signal-to-noise ratio {before:.1f} dB before)"
         )
     if math.isfinite(summary["median_removed_rms"]):
@@ -95,11 +95,8 @@ def _defects(numbers: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     hit = [band for band in active if band["structure_found"]]
     if hit and len(hit) > FEW * len(active):
         worst = max(hit, key=lambda band: band["detail_loss"])
-        text = (
-            f"Edges or texture went with the noise in {len(hit)} of {len(active)} denoised "
-            f"{_plural('band', len(active))}: up to {100 * worst['detail_loss']:.0f} % of the detail energy, "
-            f"in band {worst['band']}."
-        )
+        lost = f"{100 * worst['detail_loss']:.0f} % of its detail energy"
+        text = f"Edges or texture went with the noise; the worst is band {worst['band']}, which lost {lost}."
         (faults if len(hit) > MANY * len(active) else doubts).append(text)
     quality = numbers["quality"]
     if quality and quality["after"]["psnr"] < quality["before"]["psnr"]:
@@ -112,7 +109,7 @@ def _defects(numbers: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     if missed:
         doubts.append(
             f"{missed} of {tiles} {_plural('tile', tiles)} stopped at the evaluation limit before converging; "
-            "their best iterate was kept."
+            "the best iterate was kept."
         )
     shifted = [band["band"] for band in active if _shifted(band)]
     if shifted:
@@ -121,9 +118,9 @@ def _defects(numbers: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     if len(active) < 3:  # the estimate needs other bands to tell noise from texture
         return faults, doubts
     if times > 1.5:
-        doubts.append(f"More was removed than random noise: {times:.2g} times the estimate in the median band.")
+        doubts.append(f"More was removed than random noise: {times:.2f} times the estimate in the median band.")
     elif times < 0.5:
-        doubts.append(f"Little was removed: {times:.2g} times the estimated noise in the median band.")
+        doubts.append(f"Little was removed: {times:.2f} times the estimated noise in the median band.")
     return faults, doubts
 
 

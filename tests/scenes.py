@@ -93,7 +93,7 @@ def write_tiff(path: Path, cube: NDArray[Any], *, tags: Mapping[str, Any] | None
     return path
 
 
-class quiet(warnings.catch_warnings):  # noqa: N801 - reads like a statement
+class quiet(warnings.catch_warnings):
     """Rasterio's remark that a test file has no georeferencing is no failure of the test."""
 
     def __enter__(self) -> None:  # type: ignore[override]
@@ -119,3 +119,17 @@ def facts(cube: Cube) -> dict[str, Any]:
         "band_tags": [{ns: dict(items) for ns, items in band.items()} for band in cube.band_tags],
         "pixels": cube.raw().tobytes(),
     }  # fmt: skip
+
+
+def everything(path: Path) -> dict[str, Any]:
+    """What rasterio, not the package, finds in a file."""
+    with quiet(), rasterio.open(path) as d:
+        derived = ("IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "HSIDENOISE")
+        return {
+            "crs": d.crs and d.crs.to_wkt(), "transform": d.transform, "gcps": [p.asdict() for p in d.gcps[0]],
+            "rpcs": d.tags(ns="RPC"), "nodata": repr(d.nodatavals), "dtypes": d.dtypes, "scales": d.scales,
+            "offsets": d.offsets, "units": d.units, "descriptions": d.descriptions, "colours": d.colorinterp,
+            "flags": d.mask_flag_enums, "mask": d.dataset_mask().tobytes(), "pixels": d.read().tobytes(),
+            "tags": {ns: d.tags(ns=ns) for ns in ["", *d.tag_namespaces()] if ns not in derived},
+            "bands": [{ns: d.tags(i, ns=ns) for ns in ["", *d.tag_namespaces(i)]} for i in d.indexes],
+        }  # fmt: skip

@@ -51,7 +51,7 @@ def test_dictionaries_are_strided_convolutions_and_their_transposes(size, stride
 
     codes = torch.randn(2, atoms, rows, cols)
     expected = F.conv_transpose2d(codes, kernel, stride=stride)
-    found = layers.spread(codes.permute(0, 2, 3, 1), packed)
+    found = layers.spread(codes.permute(0, 2, 3, 1), layers.transpose_kernel(packed))
     found = found.view(2, rows + m - 1, cols + m - 1, channels, stride, stride).permute(0, 3, 1, 4, 2, 5)
     found = found.reshape(2, channels, stride * (rows + m - 1), -1)
     height, width = expected.shape[-2:]
@@ -74,7 +74,7 @@ def test_the_local_dictionary_is_a_3d_convolution_and_its_transpose():
 
     codes = torch.randn(2, 5, grid.rows, grid.cols, 4)
     expected = F.conv_transpose3d(codes.permute(0, 4, 1, 2, 3), padded, stride=(1, 4, 4), padding=(1, 0, 0))[:, 0]
-    found = network.spread_local(codes, packed).unflatten(-1, (4, 4)).permute(0, 1, 2, 4, 3, 5)
+    found = network.spread_local(codes, layers.transpose_kernel(packed)).unflatten(-1, (4, 4)).permute(0, 1, 2, 4, 3, 5)
     found = found.reshape(2, 5, grid.cell_rows * 4, grid.cell_cols * 4)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 

@@ -44,7 +44,8 @@ def environment(config: Sequence[str] = ()) -> Iterator[None]:
     changed or statistics were computed; inputs are opened read-only and statistics never asked for.
     """
     options: dict[str, str | int] = dict(pairs(config, "config"))
-    cache = str(options.pop("GDAL_CACHEMAX", "" if "GDAL_CACHEMAX" in os.environ else CACHE_BYTES))
+    settled = "GDAL_CACHEMAX" in os.environ or (rasterio.env.hasenv() and "GDAL_CACHEMAX" in rasterio.env.getenv())
+    cache = str(options.pop("GDAL_CACHEMAX", "" if settled else CACHE_BYTES))
     if cache.isdecimal():
         # rasterio hands the number on as bytes; GDAL's own rule is that small numbers are megabytes.
         options["GDAL_CACHEMAX"] = int(cache) if int(cache) >= 100_000 else int(cache) * 2**20

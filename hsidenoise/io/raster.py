@@ -108,6 +108,7 @@ def _describe(name: str, source: rasterio.DatasetReader) -> Cube:
 
 
 def _tags(source: rasterio.DatasetReader, band: int) -> dict[str, dict[str, str]]:
+    source.tags(ns="IMAGERY")  # only now GDAL reads a product's side files and can list all domains
     found = {ns: dict(source.tags(band, ns=ns)) for ns in ["", *source.tag_namespaces(band)] if ns not in _DERIVED}
     return {ns: items for ns, items in found.items() if items}
 

@@ -5,35 +5,17 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..cube import Cube
 from ..errors import UsageError, WriteError
-from . import nodata as nodata_
 from . import targets
-
-
-class Plan(NamedTuple):
-    """Everything decided about an output before its first byte."""
-
-    path: str
-    driver: str
-    bands: tuple[int, ...]
-    dtype: str
-    nodata: tuple[float | None, ...]
-    nodata_asked: bool
-    co: dict[str, str]
-
-    @property
-    def header(self) -> str:
-        """The header's path, for ENVI."""
-        return targets.header_path(self.path)
+from .plan import Plan, decide
 
 
 class Sink(Protocol):
@@ -155,40 +137,6 @@ def _commit(pairs: list[tuple[str, str]], targets: Sequence[str]) -> None:
         os.close(folder)
 
 
-def temporary(path: str) -> str:
-    """A hidden name in the target's folder, so that the final rename stays within one file system."""
-    folder, base = os.path.split(path)
-    return os.path.join(folder, f".{base}.{secrets.token_hex(4)}.part")
-
-
-def plan(
-    path: str | os.PathLike[str], like: Cube, dtype: str, nodata: str, of: str, co: Sequence[str],
-    bands: Sequence[int] | None,
-) -> Plan:  # fmt: skip
-    """Decide driver, data type, nodata and options; see `create_cube` for the arguments and errors."""
-    from . import gdal
-
-    driver = targets.output_driver(path, of, like)
-    chosen = tuple(range(like.shape[0]) if bands is None else bands)
-    try:
-        kind = np.dtype(dtype or like.dtype)
-    except TypeError:
-        kind = np.dtype(object)
-    if kind.kind not in "iuf" or kind.name == "float16":
-        raise UsageError(f"--dtype {dtype}: choose uint8, int8, uint16, int16, uint32, int32, float32 or float64")
-    if driver == "ENVI" and kind.name == "int8":
-        raise UsageError(f"{os.fspath(path)}: ENVI has no int8; choose --dtype int16 or --of GTiff")
-    if nodata:
-        values: tuple[float | None, ...] = (nodata_.override(nodata, kind.name),) * len(chosen)
-    else:
-        given = [like.nodata[i] for i in chosen]
-        values = tuple(None if v is None else nodata_.fit(v, kind.name) for v in given)
-        if any(a is not None and b is None for a, b in zip(given, values, strict=True)):
-            raise UsageError(f"--dtype {kind.name}: cannot hold the nodata value; give another with --nodata")
-    text = targets.data_path(os.fspath(path), driver)
-    return Plan(text, driver, chosen, kind.name, values, bool(nodata), gdal.pairs(co, "co"))
-
-
 def create_cube(
     path: str | os.PathLike[str],
     like: Cube,
@@ -234,7 +182,7 @@ def create_cube(
     WriteError
         The output cannot be created, or not enough room is left on the disk.
     """
-    decided = plan(path, like, dtype, nodata, of, co, bands)
+    decided = decide(path, like, dtype, nodata, of, co, bands)
     sources = [f for f in like.layout.get("files", ()) if os.path.isfile(f)]
     targets.check_output(path, inputs=[*sources, like.name], overwrite=overwrite, of=decided.driver)
     shape = (len(decided.bands), *like.shape[1:])
@@ -276,7 +224,7 @@ def describe_output(
     """
     from . import write_envi, write_gtiff
 
-    decided = plan(path, like, dtype, nodata, of, co, bands)
+    decided = decide(path, like, dtype, nodata, of, co, bands)
     shape = (len(decided.bands), *like.shape[1:])
     if decided.driver == "ENVI":
         options: dict[str, Any] = {"interleave": write_envi.interleave(decided, like)}

@@ -20,7 +20,7 @@ from ..errors import MetadataWarning, UsageError
 from . import georef
 from . import header as header_
 from .envi import DTYPES
-from .write import Plan, temporary
+from .plan import Plan, temporary
 
 _CODES = {name: code for code, name in DTYPES.items()}
 _PER_BAND = ("wavelength", "fwhm", "bbl", "band names", "data gain values", "data offset values",
@@ -188,7 +188,8 @@ def _from_tags(plan: Plan, like: Cube) -> dict[str, str | None]:
     out |= spectral | {k: v for k, v in original.items() if k in spectral}
     if plan.nodata and plan.nodata[0] is not None:
         out["data ignore value"] = _value(plan.nodata)
-        _warn(plan, "ENVI has one nodata value for all bands; the first band's is kept", len(set(map(repr, plan.nodata))) > 1)
+        several = len(set(map(repr, plan.nodata))) > 1  # NaN differs from NaN, its text does not
+        _warn(plan, "ENVI has one nodata value for all bands; the first band's is kept", several)
     for key, values, plain in (("data gain values", like.scale, 1.0), ("data offset values", like.offset, 0.0)):
         chosen = [values[i] for i in plan.bands]
         if any(v != plain for v in chosen):

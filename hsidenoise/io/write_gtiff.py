@@ -25,7 +25,7 @@ from ..bands import to_gtiff
 from ..cube import Cube, Window
 from ..errors import MetadataWarning, UsageError, WriteError
 from . import gdal
-from .write import Plan, temporary
+from .plan import Plan, temporary
 
 _LOSSLESS = {"DEFLATE", "LZW", "ZSTD", "PACKBITS", "LZMA"}
 _STRIP = 256 * 2**10  # bytes of one plane's strip: few seeks, and still small for readers of single rows
@@ -51,8 +51,9 @@ def profile(plan: Plan, like: Cube) -> dict[str, Any]:
     if compress:
         # A lossy codec would put its own noise into what was just denoised.
         options["compress"] = compress.lower() if compress in _LOSSLESS else "deflate"
-        if compress in ("DEFLATE", "LZW", "ZSTD") and plan.dtype == like.dtype and layout.get("predictor"):
-            options["predictor"] = layout["predictor"]
+        predictor = layout.get("predictor") if compress in ("DEFLATE", "LZW", "ZSTD") else ""
+        if predictor and plan.dtype == like.dtype != "float16":  # GDAL reads predicted float16, but writes none
+            options["predictor"] = predictor
     if layout.get("nbits") and tiff and plan.dtype == like.dtype:
         options["nbits"] = layout["nbits"]
     item = np.dtype(plan.dtype).itemsize
@@ -147,8 +148,8 @@ class GTiffSink:
         if source in ("LZW", "ZSTD"):
             options["COMPRESS"] = source
         bits = self._like.layout.get("nbits")
-        if bits and bits not in ("8", "16", "32", "64"):
-            options.pop("PREDICTOR")  # defined for whole bytes only
+        if self._plan.dtype == "float16" or (bits and bits not in ("8", "16", "32", "64")):
+            options.pop("PREDICTOR")  # not defined for these
         # A tile holds all bands where the driver knows pixel interleave only: keep that within reason.
         item = np.dtype(self._plan.dtype).itemsize * len(self._plan.bands)
         options["BLOCKSIZE"] = next((str(b) for b in (512, 256) if b * b * item <= 2**24), "128")

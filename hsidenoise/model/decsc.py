@@ -80,7 +80,7 @@ class Packed(NamedTuple):
     analyse_local: Tensor
     spread_local: Tensor
     difference: tuple[Tensor, Tensor]
-    weight: Tensor
+    weight: Tensor | None
     theta_shared: Tensor
     theta_local: Tensor
     gate: Tensor | None
@@ -148,14 +148,14 @@ class DECSC(nn.Module):
         """What `step` needs besides the data, once per forward pass; `sigma` is (N, B)."""
         s = self.config.stride
         kernels = (
-            layers.pack_kernel(self.shared["analysis"], s).contiguous(memory_format=torch.channels_last),
-            layers.pack_kernel(self.shared["synthesis"], s),
-            layers.pack_kernel(self.local["analysis"], s).contiguous(memory_format=torch.channels_last),
-            layers.pack_kernel(self.local["synthesis"], s),
+            layers.pack_kernel(self.shared["analysis"], s),
+            layers.transpose_kernel(layers.pack_kernel(self.shared["synthesis"], s)),
+            layers.pack_kernel(self.local["analysis"], s),
+            layers.transpose_kernel(layers.pack_kernel(self.local["synthesis"], s)),
             self.net2.difference.kernel(),
         )
         if not self.config.noise_weighted:
-            return Packed(*kernels, sigma.new_ones(1), self.theta_shared.clamp_min(0), self.theta_local.clamp_min(0), None)
+            return Packed(*kernels, None, self.theta_shared.clamp_min(0), self.theta_local.clamp_min(0), None)
         variance = sigma**2 + NOISE_FLOOR**2
         quarter = torch.quantile(variance, 0.25, dim=1, keepdim=True)
         weight = (quarter / variance).clamp_max(1)
@@ -176,11 +176,11 @@ class DECSC(nn.Module):
         """
         s, h = z
         explained = y - self.spread_local(h, packed.spread_local)
-        residual = packed.weight * (explained - self.spread_shared(s, packed.spread_shared))
-        s = s + self.analyse_shared(residual, packed.analyse_shared)
+        residual = weigh(explained - self.spread_shared(s, packed.spread_shared), packed.weight)
+        s = self.analyse_shared(residual, packed.analyse_shared).add_(s)
         s = self.net1(layers.soft_threshold(s, packed.theta_shared))
-        residual = packed.weight * (explained - self.spread_shared(s, packed.spread_shared))
-        h = h + self.analyse_local(residual, packed.analyse_local)
+        residual = weigh(explained - self.spread_shared(s, packed.spread_shared), packed.weight)
+        h = self.analyse_local(residual, packed.analyse_local).add_(h)
         h = self.net2(layers.soft_threshold(h, packed.theta_local), packed.difference, packed.gate)
         return s, h
 
@@ -258,8 +258,10 @@ class DECSC(nn.Module):
         if phantom_steps:
             z = phantom(lambda z: _float(self.step(cells, z, packed)), z, steps=phantom_steps)
         s, h = z
-        x = self.spread_shared(s, layers.pack_kernel(self.shared["reconstruction"], c.stride))
-        x = x + self.spread_local(h, layers.pack_kernel(self.local["reconstruction"], c.stride))
+        shared, local = (
+            layers.transpose_kernel(layers.pack_kernel(d["reconstruction"], c.stride)) for d in (self.shared, self.local)
+        )
+        x = self.spread_shared(s, shared) + self.spread_local(h, local)
         return grid.from_cells(x.float()), convergence
 
 
@@ -317,6 +319,11 @@ class Grid(NamedTuple):
         image = cells.reshape(n, b, self.cell_rows, self.cell_cols, s, s).permute(0, 1, 2, 4, 3, 5)
         image = image.reshape(n, b, self.cell_rows * s, self.cell_cols * s)
         return image[:, :, self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+def weigh(residual: Tensor, weight: Tensor | None) -> Tensor:
+    """The residual times each band's weight; as it is where bands are not weighted."""
+    return residual if weight is None else residual.mul_(weight)
 
 
 def reflect(x: Tensor, before: int, after: int, axis: int) -> Tensor:

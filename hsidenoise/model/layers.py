@@ -22,7 +22,8 @@ def pack_kernel(kernel: Tensor, stride: int) -> Tensor:
     spare = m * stride - size
     kernel = F.pad(kernel, (0, spare, 0, spare))
     kernel = kernel.view(atoms, channels, m, stride, m, stride).permute(0, 1, 3, 5, 2, 4)
-    return kernel.reshape(atoms, channels * stride * stride, m, m)
+    kernel = kernel.reshape(atoms, channels * stride * stride, m, m)
+    return kernel.contiguous(memory_format=torch.channels_last)
 
 
 def convolve(x: Tensor, kernel: Tensor) -> Tensor:
@@ -33,12 +34,14 @@ def convolve(x: Tensor, kernel: Tensor) -> Tensor:
 def spread(codes: Tensor, kernel: Tensor) -> Tensor:
     """Synthesis, the adjoint of `convolve`: (N, h, w, atoms) to (N, h+m-1, w+m-1, C).
 
-    Written as a convolution with the flipped kernel: the libraries' transposed convolution is several times slower
-    on a CPU.
+    `kernel` is from `transpose_kernel`: the libraries' own transposed convolution is several times slower on a CPU.
     """
-    flipped = kernel.flip(-1, -2).transpose(0, 1)
-    flipped = flipped.contiguous(memory_format=torch.channels_last)
-    return F.conv2d(codes.permute(0, 3, 1, 2), flipped, padding=kernel.shape[-1] - 1).permute(0, 2, 3, 1)
+    return F.conv2d(codes.permute(0, 3, 1, 2), kernel, padding=kernel.shape[-1] - 1).permute(0, 2, 3, 1)
+
+
+def transpose_kernel(kernel: Tensor) -> Tensor:
+    """The dense kernel (C, atoms, m, m) with which a convolution is the adjoint of `kernel`'s."""
+    return kernel.flip(-1, -2).transpose(0, 1).contiguous(memory_format=torch.channels_last)
 
 
 def triplets(x: Tensor) -> Tensor:
@@ -59,7 +62,8 @@ def overlap_add(x: Tensor, bands: int) -> Tensor:
 
 def soft_threshold(x: Tensor, theta: Tensor) -> Tensor:
     """Shrink towards zero by `theta` >= 0, one threshold per atom (last axis)."""
-    return x - torch.clamp(x, -theta, theta)
+    clipped = torch.clamp(x, -theta, theta)
+    return x - clipped if torch.is_grad_enabled() else torch.sub(x, clipped, out=clipped)
 
 
 class SwinBlock(nn.Module):
@@ -157,8 +161,10 @@ class DetailEnhancement(nn.Module):
         `merged` is `DifferenceConv.kernel()`, made once for many calls; `bias` is added before the gate's sigmoid.
         """
         x = x.permute(0, 4, 1, 2, 3)
-        x = x + F.relu(F.conv3d(x, *merged, padding=1))
-        gate = self.expand(F.relu(self.squeeze(x))).permute(0, 2, 3, 4, 1)
+        x = x + F.relu_(F.conv3d(x, *merged, padding=1))
+        gate = self.expand(F.relu_(self.squeeze(x))).permute(0, 2, 3, 4, 1)
         if bias is not None:
-            gate = gate + bias
-        return x.permute(0, 2, 3, 4, 1) * torch.sigmoid(gate)
+            gate = gate.add_(bias)
+        gate = gate.sigmoid_()
+        x = x.permute(0, 2, 3, 4, 1)
+        return x * gate if torch.is_grad_enabled() else gate.mul_(x)

@@ -1,0 +1,68 @@
+"""Everything decided about an output before its first byte: driver, type, nodata, options."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..cube import Cube
+from ..errors import UsageError
+from . import nodata as nodata_
+from . import targets
+
+
+class Plan(NamedTuple):
+    """Everything decided about an output before its first byte."""
+
+    path: str
+    driver: str
+    bands: tuple[int, ...]
+    dtype: str
+    nodata: tuple[float | None, ...]
+    nodata_asked: bool
+    co: dict[str, str]
+
+    @property
+    def header(self) -> str:
+        """The header's path, for ENVI."""
+        return targets.header_path(self.path)
+
+
+def temporary(path: str) -> str:
+    """A hidden name in the target's folder, so that the final rename stays within one file system."""
+    folder, base = os.path.split(path)
+    return os.path.join(folder, f".{base}.{secrets.token_hex(4)}.part")
+
+
+def decide(
+    path: str | os.PathLike[str], like: Cube, dtype: str, nodata: str, of: str, co: Sequence[str],
+    bands: Sequence[int] | None,
+) -> Plan:  # fmt: skip
+    """Decide driver, data type, nodata and options; see `create_cube` for the arguments and errors."""
+    from . import gdal
+
+    driver = targets.output_driver(path, of, like)
+    chosen = tuple(range(like.shape[0]) if bands is None else bands)
+    try:
+        kind = np.dtype(dtype or like.dtype)
+    except TypeError:
+        kind = np.dtype(object)
+    # float16 only where the GDAL at hand read it as such (from 3.11 on), so that it can write it too.
+    if kind.kind not in "iuf" or (kind.name == "float16" and like.dtype != "float16"):
+        raise UsageError(f"--dtype {dtype}: choose uint8, int8, uint16, int16, uint32, int32, float32 or float64")
+    if driver == "ENVI" and kind.name in ("int8", "float16"):
+        wider = {"int8": "int16", "float16": "float32"}[kind.name]
+        raise UsageError(f"{os.fspath(path)}: ENVI has no {kind.name}; choose --dtype {wider} or --of GTiff")
+    if nodata:
+        values: tuple[float | None, ...] = (nodata_.override(nodata, kind.name),) * len(chosen)
+    else:
+        given = [like.nodata[i] for i in chosen]
+        values = tuple(None if v is None else nodata_.fit(v, kind.name) for v in given)
+        if any(a is not None and b is None for a, b in zip(given, values, strict=True)):
+            raise UsageError(f"--dtype {kind.name}: cannot hold the nodata value; give another with --nodata")
+    text = targets.data_path(os.fspath(path), driver)
+    return Plan(text, driver, chosen, kind.name, values, bool(nodata), gdal.pairs(co, "co"))
