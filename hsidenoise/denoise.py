@@ -331,7 +331,9 @@ def denoise_rows(
             if valid.any():
                 fill(values, valid, job.survey.low[needed])
                 for window, original, normal in zip(local, job.windows, job.normalisations, strict=True):
-                    sigma = (job.survey.sigma[list(original.bands)] / normal.scale).astype(np.float32)
+                    sigma = job.survey.sigma[list(original.bands)] / normal.scale
+                    # A band of unknown noise is trusted as little as one that is all noise.
+                    sigma = np.nan_to_num(sigma, nan=1.0).clip(0, 1).astype(np.float32)
                     clean, convergence = engine.patch(normal.apply(gather(values, window)), sigma)
                     accumulate(total, window, normal.undo(clean))
                     found.append(convergence)

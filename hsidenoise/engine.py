@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .cube import Cube
 from .device import free_memory, is_oom
-from .errors import SceneTooLargeError, UsageError
+from .errors import SceneTooLargeError, UsageError, WeightsError
 from .model.decsc import DECSC
 from .model.weights import Card
 from .tiles import StripBuffer, plan, smallest_size
@@ -58,6 +58,8 @@ class Engine:
                     total += x
                     found.append(convergence)
                 total /= len(self.shifts)
+                if not all(c.residual.isfinite().all() for c in found):
+                    raise WeightsError(f"{self.card.name}: the network's answer is no number; its weights are damaged")
                 return total[0].cpu().numpy(), {
                     "iterations": int(max(c.evaluations.max() for c in found)),
                     "residual": float(max(c.residual.max() for c in found)),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .cube import Cube, Window
 from .noise import NoiseAccumulator
+from .samples import inside
 
 #: Pixels of a block of rows, all bands together, that is read at a time.
 BLOCK_SAMPLES = 8_000_000
@@ -61,6 +62,7 @@ def survey(cube: Cube) -> Survey:
     least = np.full(bands, np.inf)
     most = np.full(bands, -np.inf)
     count = np.zeros(bands)
+    low, high = np.full(bands, np.inf), np.full(bands, -np.inf)
     medians: list[NDArray[np.float32]] = []
     thin = max(rows * cols // EDGE**2 // MOST_BLOCKS, 1)
     for window in row_blocks(cube, EDGE):
@@ -69,20 +71,25 @@ def survey(cube: Cube) -> Survey:
         least = np.minimum(least, np.where(valid, block, np.inf).min((1, 2)))
         most = np.maximum(most, np.where(valid, block, -np.inf).max((1, 2)))
         medians.append(block_medians(block, valid, thin))
-        for b in range(bands):
-            low, high = value_range(medians[-1][b], least[b], most[b])
-            reach = FAR * (high - low)
-            if reach > 0:  # one broken pixel of 1e20 would be all the noise there is
-                valid[b] &= (block[b] >= low - reach) & (block[b] <= high + reach)
+        here = ranges(medians[-1], least, most)
+        low, high = np.fmin(low, here[0]), np.fmax(high, here[1])
+        reach = FAR * (high - low)
+        limits = np.where(high > low, [low - reach, high + reach], [[-np.inf], [np.inf]])
+        valid &= inside(block, limits)  # one broken pixel of 1e20 would be all the noise there is
         block[~valid] = 0
         noise.add(block, valid)
-    sampled = np.concatenate(medians, 1)
-    low, high = np.array([value_range(sampled[b], least[b], most[b]) for b in range(bands)]).T
+    low, high = ranges(np.concatenate(medians, 1), least, most)
     return Survey(low, high, noise.sigma(), ~(most > least), count / (rows * cols))
 
 
-def value_range(medians: NDArray[np.float32], least: float, most: float) -> tuple[float, float]:
-    """Low and high of a band as `Survey` has them, from its block medians and its extreme values."""
+def ranges(
+    medians: NDArray[np.float32], least: NDArray[np.float64], most: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Low and high of each band as `Survey` has them, (2, bands), from block medians and extreme values."""
+    return np.array([_range(*band) for band in zip(medians, least, most, strict=True)]).reshape(-1, 2).T
+
+
+def _range(medians: NDArray[np.float32], least: float, most: float) -> tuple[float, float]:
     values = medians[np.isfinite(medians)]
     if not values.size:
         return (least, most) if least <= most else (np.nan, np.nan)
@@ -90,9 +97,10 @@ def value_range(medians: NDArray[np.float32], least: float, most: float) -> tupl
     if inner.size:
         low, high = np.percentile(inner, [0.1, 99.9])
         reach = FAR * (high - low)
-        keep = values >= least if least >= low - reach or not reach else values > least
-        keep &= values <= most if most <= high + reach or not reach else values < most
-        values = values[keep]
+        if reach > 0 and least < low - reach:
+            values = values[values > least]
+        if reach > 0 and most > high + reach:
+            values = values[values < most]
     low, high = np.percentile(values.astype(np.float64), [0.1, 99.9])
     return float(low), float(high)
 

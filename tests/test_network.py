@@ -39,7 +39,7 @@ def test_dictionaries_are_strided_convolutions_and_their_transposes(size, stride
     torch.manual_seed(1)
     atoms, channels = 6, 3
     kernel = torch.randn(atoms, channels, size, size)
-    packed = layers.pack_kernel(kernel, stride)
+    packed = layers.pack_kernel(kernel, stride).flatten(1, 2)
     m = packed.shape[-1]
     rows, cols = 4, 5
     image = torch.randn(2, channels, stride * (rows + m - 1), stride * (cols + m - 1))
@@ -47,11 +47,11 @@ def test_dictionaries_are_strided_convolutions_and_their_transposes(size, stride
     cells = cells.reshape(2, rows + m - 1, cols + m - 1, -1)
 
     expected = F.conv2d(image, F.pad(kernel, (0, m * stride - size) * 2), stride=stride)
-    torch.testing.assert_close(layers.convolve(cells, packed).permute(0, 3, 1, 2), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(layers.conv2d(cells, packed).permute(0, 3, 1, 2), expected, rtol=1e-4, atol=1e-4)
 
     codes = torch.randn(2, atoms, rows, cols)
     expected = F.conv_transpose2d(codes, kernel, stride=stride)
-    found = layers.spread(codes.permute(0, 2, 3, 1), layers.transpose_kernel(packed))
+    found = layers.conv2d(codes.permute(0, 2, 3, 1), layers.transpose_kernel(packed), m - 1)
     found = found.view(2, rows + m - 1, cols + m - 1, channels, stride, stride).permute(0, 3, 1, 4, 2, 5)
     found = found.reshape(2, channels, stride * (rows + m - 1), -1)
     height, width = expected.shape[-2:]
@@ -63,7 +63,7 @@ def test_dictionaries_are_strided_convolutions_and_their_transposes(size, stride
 def test_the_local_dictionary_is_a_3d_convolution_and_its_transpose():
     network = tiny()
     kernel = network.local["analysis"].detach()
-    packed = layers.pack_kernel(kernel, 4)
+    packed = network.local_kernel("analysis")
     grid = Grid.over(13, 18, TINY, (0, 0))
     image = torch.randn(2, 5, grid.cell_rows * 4, grid.cell_cols * 4)
     cells = image.view(2, 5, grid.cell_rows, 4, grid.cell_cols, 4).permute(0, 1, 2, 4, 3, 5).flatten(-2)

@@ -146,12 +146,11 @@ class DECSC(nn.Module):
 
     def pack(self, sigma: Tensor) -> Packed:
         """What `step` needs besides the data, once per forward pass; `sigma` is (N, B)."""
-        s = self.config.stride
         kernels = (
-            layers.pack_kernel(self.shared["analysis"], s),
-            layers.transpose_kernel(layers.pack_kernel(self.shared["synthesis"], s)),
-            layers.pack_kernel(self.local["analysis"], s),
-            layers.transpose_kernel(layers.pack_kernel(self.local["synthesis"], s)),
+            self.shared_kernel("analysis"),
+            layers.transpose_kernel(self.shared_kernel("synthesis")),
+            self.local_kernel("analysis"),
+            layers.transpose_kernel(self.local_kernel("synthesis")),
             self.net2.difference.kernel(),
         )
         if not self.config.noise_weighted:
@@ -184,25 +183,31 @@ class DECSC(nn.Module):
         h = self.net2(layers.soft_threshold(h, packed.theta_local), packed.difference, packed.gate)
         return s, h
 
+    def shared_kernel(self, name: str) -> Tensor:
+        """A 2-D dictionary on the code grid, (shared, B s^2, m, m)."""
+        return layers.pack_kernel(self.shared[name], self.config.stride).flatten(1, 2)
+
+    def local_kernel(self, name: str) -> Tensor:
+        """A 3-D dictionary on the code grid, (local, s^2, 3, m, m)."""
+        return layers.pack_kernel(self.local[name], self.config.stride).transpose(1, 2)
+
     def analyse_shared(self, r: Tensor, kernel: Tensor) -> Tensor:
         """W_K: (N, B, h, w, s^2) to (N, h', w', shared)."""
-        n, b, h, w, c = r.shape
-        return layers.convolve(r.permute(0, 2, 3, 1, 4).reshape(n, h, w, b * c), kernel)
+        return layers.conv2d(r.permute(0, 2, 3, 1, 4).flatten(3), kernel)
 
     def spread_shared(self, s: Tensor, kernel: Tensor) -> Tensor:
         """K: (N, h', w', shared) to (N, B, h, w, s^2)."""
-        out = layers.spread(s, kernel)
-        n, h, w, _ = out.shape
-        return out.reshape(n, h, w, -1, self.config.stride**2).permute(0, 3, 1, 2, 4)
+        out = layers.conv2d(s, kernel, padding=kernel.shape[-1] - 1)
+        return out.unflatten(-1, (-1, self.config.stride**2)).permute(0, 3, 1, 2, 4)
 
     def analyse_local(self, r: Tensor, kernel: Tensor) -> Tensor:
         """W_D: (N, B, h, w, s^2) to (N, B, h', w', local)."""
-        codes = layers.convolve(layers.triplets(r), kernel)
-        return codes.reshape(r.shape[0], r.shape[1], *codes.shape[1:])
+        return layers.conv3d(r, kernel, padding=(1, 0, 0))
 
     def spread_local(self, h: Tensor, kernel: Tensor) -> Tensor:
         """D: (N, B, h', w', local) to (N, B, h, w, s^2)."""
-        return layers.overlap_add(layers.spread(h.flatten(0, 1), kernel), h.shape[1])
+        edge = kernel.shape[-1] - 1
+        return layers.conv3d(h, kernel, padding=(1, edge, edge))
 
     def forward(
         self,
@@ -258,10 +263,8 @@ class DECSC(nn.Module):
         if phantom_steps:
             z = phantom(lambda z: _float(self.step(cells, z, packed)), z, steps=phantom_steps)
         s, h = z
-        shared, local = (
-            layers.transpose_kernel(layers.pack_kernel(d["reconstruction"], c.stride)) for d in (self.shared, self.local)
-        )
-        x = self.spread_shared(s, shared) + self.spread_local(h, local)
+        x = self.spread_shared(s, layers.transpose_kernel(self.shared_kernel("reconstruction")))
+        x = x + self.spread_local(h, layers.transpose_kernel(self.local_kernel("reconstruction")))
         return grid.from_cells(x.float()), convergence
 
 
