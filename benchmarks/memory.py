@@ -35,7 +35,8 @@ def make(path: Path, rows: int, bands: int = 242, cols: int = 256) -> None:
             n = min(100, rows - start)
             y, x = np.mgrid[start : start + n, :cols]
             maps = np.stack([np.sin(y / 31) ** 2, np.cos(x / 17) ** 2, np.sin((x + y) / 53) ** 2])
-            block = np.einsum("bk,kyx->byx", spectra, maps) + sigma[:, None, None] * rng.standard_normal((bands, n, cols))
+            block = np.einsum("bk,kyx->byx", spectra, maps)
+            block += sigma[:, None, None] * rng.standard_normal((bands, n, cols))
             out.write(block.astype(np.int16), window=((start, start + n), (0, cols)))
 
 
@@ -57,8 +58,8 @@ def main() -> None:
             began = time.monotonic()
             process = subprocess.Popen(command)
             _, status, usage = os.wait4(process.pid, 0)
-            print(f"242 bands x {rows} x 256: peak {usage.ru_maxrss / 2**20:.2f} GiB, "
-                  f"{time.monotonic() - began:.0f} s, exit {os.waitstatus_to_exitcode(status)}", flush=True)  # fmt: skip
+            code, seconds = os.waitstatus_to_exitcode(status), time.monotonic() - began
+            print(f"242 bands x {rows} x 256: peak {usage.ru_maxrss / 2**20:.2f} GiB, {seconds:.0f} s, exit {code}")
 
 
 if __name__ == "__main__":

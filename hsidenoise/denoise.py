@@ -18,7 +18,7 @@ from .cube import Cube, Window
 from .errors import OutputExistsError, UsageError
 from .samples import compose, fill, inside
 from .settings import RunOptions, to_dict
-from .spectral import BandWindow, Normalisation, accumulate, gather, windows
+from .spectral import BandWindow, Normalisation, windows
 from .survey import FAR, Survey, row_blocks, survey
 from .tiles import StripBuffer, Tile, plan, strip_bytes
 
@@ -214,7 +214,7 @@ def check_numbers(cube: Cube, job: Job, dtype: str) -> None:
     """Refuse integers for pixels that are no number, unless there is a nodata value to stand for them."""
     to_integers = np.dtype(cube.dtype).kind == "f" and np.dtype(dtype).kind in "iu"
     if to_integers and cube.read_mask is None and None in cube.nodata and (job.survey.valid < 1).any():
-        raise UsageError(f"--dtype {dtype}: the scene holds pixels that are no number; say by --nodata what they become")
+        raise UsageError(f"--dtype {dtype}: the scene holds pixels that are no number; say by --nodata what they are")
 
 
 def _layout(options: RunOptions) -> dict[str, Any]:
@@ -264,6 +264,7 @@ def select_bands(text: str, count: int) -> set[int]:
 def prepare(cube: Cube, chosen: set[int], engine: Engine, tile: int) -> Job:
     """Survey the scene and decide what is done to it."""
     from .engine import FEATHER, automatic_tile
+    from .probe import HARMFUL, removed_energy
 
     size = tile or automatic_tile(cube, engine)
     tiles = plan(*cube.shape[1:], size, halo=engine.card.halo, feather=FEATHER, align=engine.align)
@@ -296,9 +297,15 @@ def prepare(cube: Cube, chosen: set[int], engine: Engine, tile: int) -> Job:
         limits[1, bands] = np.maximum(limits[1, bands], normal.low + (1 + FAR) * normal.scale)
     for b in set(range(count)) - chosen:
         passed.setdefault(b, "not selected")
-    denoised = [b for b in range(count) if b not in passed]
     # Bands left alone still guide the others of their window; windows that hold no other are not needed.
-    needed = [i for i, w in enumerate(band_windows) if set(w.kept) & set(denoised)]
+    tried = [i for i, w in enumerate(band_windows) if set(w.kept) - set(passed)]
+    removed = removed_energy(
+        cube, [band_windows[i] for i in tried], [normalisations[i] for i in tried], limits, found, engine
+    )
+    for b in np.flatnonzero(removed > HARMFUL).tolist():
+        passed.setdefault(b, f"the model would remove {removed[b]:.1f} times the energy of its noise")
+    denoised = [b for b in range(count) if b not in passed]
+    needed = [i for i in tried if set(band_windows[i].kept) & set(denoised)]
     return Job(
         [band_windows[i] for i in needed], [normalisations[i] for i in needed], denoised, passed, tiles, limits, found
     )
@@ -319,32 +326,22 @@ def denoise_rows(
         return
     buffer = StripBuffer(job.tiles, len(job.denoised))
     needed = sorted({b for w in job.windows for b in w.bands})
-    place = {b: i for i, b in enumerate(needed)}
-    local = [replace(w, bands=tuple(place[b] for b in w.bands)) for w in job.windows]
-    steps = len(job.tiles) * max(len(local), 1)
+    keep = [needed.index(b) for b in job.denoised]
+    steps = len(job.tiles) * max(len(job.windows), 1)
     with progress.track(steps, "denoise", quiet=quiet, unit="window") as bar:
         for tile in job.tiles:
             values, valid = cube.read(Window(*tile.source), needed)
             valid &= inside(values, job.limits[:, needed])
-            total = np.zeros_like(values)
-            found = []
             if valid.any():
                 fill(values, valid, job.survey.low[needed])
-                for window, original, normal in zip(local, job.windows, job.normalisations, strict=True):
-                    sigma = job.survey.sigma[list(original.bands)] / normal.scale
-                    # A band of unknown noise is trusted as little as one that is all noise.
-                    sigma = np.nan_to_num(sigma, nan=1.0).clip(0, 1).astype(np.float32)
-                    clean, convergence = engine.patch(normal.apply(gather(values, window)), sigma)
-                    accumulate(total, window, normal.undo(clean))
-                    found.append(convergence)
-                    bar.advance(1, residual=f"{convergence['residual']:.0e}")
+                total, found = engine.block(values, needed, job.windows, job.normalisations, job.survey.sigma, bar)
             else:
-                bar.advance(len(local))
+                total, found = np.zeros_like(values), []
+                bar.advance(len(job.windows))
             row, row_stop, col, col_stop = tile.core
             where = {"row": row, "col": col, "rows": row_stop - row, "cols": col_stop - col}
             records.append(where | (merge(found) if found else {"iterations": 0, "residual": 0.0, "converged": True}))
-            keep = total[[place[b] for b in job.denoised]]
-            done = buffer.add(tile, tile.crop(keep))
+            done = buffer.add(tile, tile.crop(total[keep]))
             if done is not None:
                 yield done
 
@@ -360,8 +357,7 @@ def describe_plan(cube: Cube, job: Job, engine: Engine) -> dict[str, Any]:
         "halo": engine.card.halo,
         "band_windows": len(job.windows),
         "network_runs": len(job.tiles) * len(job.windows) * len(engine.shifts),
-        "memory_bytes": tile_bytes(engine, cube.shape[0], max(rows, cols))
-        + 2 * strip_bytes(job.tiles, cube.shape[0]),
+        "memory_bytes": tile_bytes(engine, cube.shape[0], max(rows, cols)) + 2 * strip_bytes(job.tiles, cube.shape[0]),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ from .device import free_memory, is_oom
 from .errors import SceneTooLargeError, UsageError, WeightsError
 from .model.decsc import DECSC
 from .model.weights import Card
+from .progress import Progress
+from .spectral import BandWindow, Normalisation, accumulate, gather
 from .tiles import StripBuffer, plan, smallest_size
 
 #: Pixels blended around a seam.
-FEATHER = 16
+FEATHER = 8
 
 
 class Engine:
@@ -77,6 +80,45 @@ class Engine:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return self._halved(values, sigma)
+
+    def block(
+        self, values: NDArray[np.float32], bands: Sequence[int], windows: Sequence[BandWindow],
+        normalisations: Sequence[Normalisation], sigma: NDArray[np.float64], bar: Progress | None = None,
+    ) -> tuple[NDArray[np.float32], list[dict[str, Any]]]:  # fmt: skip
+        """Denoise a block of many bands, window by window.
+
+        Parameters
+        ----------
+        values
+            (bands, rows, cols) in raw units, every sample filled.
+        bands
+            The scene's bands that `values` holds, zero-based.
+        windows, normalisations
+            In terms of the scene's bands.
+        sigma
+            Noise of each of the scene's bands, raw units.
+        bar
+            Advanced by one for each window.
+
+        Returns
+        -------
+        denoised, convergence
+            (bands, rows, cols), zero in bands no window keeps; and a record for each window.
+        """
+        place = {b: i for i, b in enumerate(bands)}
+        total = np.zeros_like(values)
+        records = []
+        for window, normal in zip(windows, normalisations, strict=True):
+            level = sigma[list(window.bands)] / normal.scale
+            # A band of unknown noise is trusted as little as one that is all noise.
+            told = np.nan_to_num(level, nan=1.0).clip(0, 1).astype(np.float32)
+            here = replace(window, bands=tuple(place[b] for b in window.bands))
+            clean, convergence = self.patch(normal.apply(gather(values, here)), told)
+            accumulate(total, here, normal.undo(clean))
+            records.append(convergence)
+            if bar is not None:
+                bar.advance(1, residual=f"{convergence['residual']:.0e}")
+        return total, records
 
     @property
     def align(self) -> int:

@@ -78,7 +78,7 @@ def load_scenes(path: Path) -> list[Scene]:
 
 
 def _scene(name: str, array: NDArray[np.generic], clean: NDArray[np.bool_]) -> Scene:
-    digest = hashlib.sha256(np.ascontiguousarray(array)).hexdigest()[:16]
+    digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
     edges = np.flatnonzero(np.diff(np.concatenate([[False], clean, [False]]).astype(int)))
     lengths = [int(stop - start) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
     starts = np.cumsum([0, *lengths])
@@ -130,7 +130,7 @@ class Sampler:
         scene, run = self.choices[rng.choice(len(self.choices), p=self.chance)]
         first = int(rng.integers(run.start, run.stop - self.bands + 1))
         patch = self._crop(scene.cube[first : first + self.bands], rng)
-        patch = np.rot90(patch, rng.integers(4), (1, 2))
+        patch = np.rot90(patch, int(rng.integers(4)), (1, 2))
         if rng.random() < 0.5:
             patch = patch[:, :, ::-1]
         if rng.random() < 0.5:
@@ -154,7 +154,8 @@ class Sampler:
         edge = self.edge
         if rng.random() < 0.25 and min(cube.shape[1:]) >= 2 * edge:
             big = self._square(cube, 2 * edge, rng)
-            return big.reshape(len(cube), edge, 2, edge, 2).mean((2, 4))
+            half: NDArray[np.float32] = big.reshape(len(cube), edge, 2, edge, 2).mean((2, 4))
+            return half
         return self._square(cube, edge, rng)
 
     @staticmethod

@@ -35,9 +35,9 @@ class RunOptions:
     co: tuple[str, ...] = option((), "Creation option NAME=VALUE, passed to GDAL; repeatable.", metavar="NAME=VALUE")
     config: tuple[str, ...] = option((), "GDAL configuration NAME=VALUE; repeatable.", metavar="NAME=VALUE")
     overwrite: bool = option(False, "Replace outputs that exist.")
-    residual: Path | None = option(None, "Write what was removed (input minus output, float32) to this file.")
+    residual: Path | None = option(None, "Write what was removed (input minus output, float32) here.")
     reference: Path | None = option(None, "A cleaner scene of the same grid; PSNR, SSIM and SAM go to the report.")
-    report: Path | None = option(None, "Write a self-contained HTML report here, and its numbers to the same name .json.")
+    report: Path | None = option(None, "Write a self-contained HTML report here, its numbers to the same name .json.")
     dry_run: bool = option(False, "Print the plan (tiles, memory, device, output profile, weights) and stop.")
 
 

@@ -57,8 +57,14 @@ def reasons(record: Mapping[str, Any], verbose: bool) -> list[str]:
     passed = {int(b): why for b, why in record["bands_passed"].items()}
     if verbose:
         return [f"band {b + 1} passed through: {why}" for b, why in sorted(passed.items())]
-    kinds = Counter("noise below the model's floor" if why.startswith("noise ") else why for why in passed.values())
+    kinds = Counter(_kind(why) for why in passed.values())
     return [f"{count_of(n, 'band')} passed through unchanged: {why}" for why, n in kinds.items()]
+
+
+def _kind(why: str) -> str:
+    if why.startswith("noise "):
+        return "noise below the model's floor"
+    return "the model would remove image with the noise" if why.startswith("the model would") else why
 
 
 def describe_plan(record: Mapping[str, Any]) -> list[str]:

@@ -82,9 +82,7 @@ def survey(cube: Cube) -> Survey:
     return Survey(low, high, noise.sigma(), ~(most > least), count / (rows * cols))
 
 
-def ranges(
-    medians: NDArray[np.float32], least: NDArray[np.float64], most: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def ranges(medians: NDArray[np.float32], least: NDArray[np.float64], most: NDArray[np.float64]) -> NDArray[np.float64]:
     """Low and high of each band as `Survey` has them, (2, bands), from block medians and extreme values."""
     return np.array([_range(*band) for band in zip(medians, least, most, strict=True)]).reshape(-1, 2).T
 

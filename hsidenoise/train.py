@@ -10,8 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +94,7 @@ def train(data: Sequence[Path], output: Path, options: TrainOptions, *, quiet: b
     network = run.averaged()
     if val and not table:
         table = validate(network, val, patterns)
-    card = describe(network, scenes, run, table)
+    card = describe(network, val or scenes, scenes, run, table)
     save(network, card, output)
     return card
 
@@ -218,12 +217,11 @@ class Run:
         if before != self.identity():
             differ = ", ".join(sorted(k for k in before if before[k] != self.identity().get(k)))
             raise TrainingError(f"{self.path}: was made with other options ({differ}); repeat them or delete it")
-        part = lambda name: {k[len(name) :]: v for k, v in tensors.items() if k.startswith(name)}  # noqa: E731
-        self.model.load_state_dict(part("model."))
-        for key, value in part("average.").items():
+        self.model.load_state_dict(_part(tensors, "model."))
+        for key, value in _part(tensors, "average.").items():
             self.average[key].copy_(value)
         state: dict[int, dict[str, Tensor]] = {}
-        for key, value in part("adam.").items():
+        for key, value in _part(tensors, "adam.").items():
             index, name = key.split(".")
             state.setdefault(int(index), {})[name] = value
         groups = self.optimizer.state_dict()["param_groups"]
@@ -234,6 +232,10 @@ class Run:
         """The options that make a run what it is; the others may change when it resumes."""
         free = {"device", "minutes", "validate_every", "checkpoint_every", "overwrite", "val"}
         return {k: v for k, v in to_dict(self.options).items() if k not in free}
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def learning_rate(step: int, steps: int) -> float:
@@ -293,38 +295,58 @@ def apply(model: DECSC, noisy: np.ndarray, sigma: np.ndarray | None = None) -> n
 
 
 def measure_floor(model: DECSC, scenes: Sequence[Scene]) -> float:
-    """The error the network makes where there is next to no noise: median over bands of val or training windows."""
-    errors = []
-    for _, clean in val_windows(scenes[:12], model.config.bands, edge=64):
-        denoised = apply(model, clean, np.full(len(clean), 0.002))
-        errors.extend(np.sqrt(np.square(denoised - clean).mean((1, 2))))
-    return float(np.median(errors))
+    """The noise below which the network is likelier to harm a band than to help it.
+
+    Windows get noise of every level, band by band; the floor is the lowest sigma from which on, in four of five
+    bands of about that sigma, the error after denoising is less than the noise was.
+    """
+    sigma, error = [], []
+    for index, (_, clean) in enumerate(val_windows(scenes[:12], model.config.bands, edge=64)):
+        rng = np.random.default_rng([11, index])
+        level = np.exp(rng.uniform(np.log(0.0005), np.log(0.1), len(clean))).astype(np.float32)
+        noisy = clean + level[:, None, None] * rng.standard_normal(clean.shape, dtype=np.float32)
+        sigma.extend(level)
+        error.extend(np.sqrt(np.square(apply(model, noisy) - clean).mean((1, 2))))
+    helped = np.array(error) < np.array(sigma)
+    edges = np.geomspace(0.0005, 0.1, 24)
+    floor = edges[-1]
+    for low, high in zip(edges[-2::-1], edges[:0:-1], strict=True):
+        here = helped[(np.array(sigma) >= low) & (np.array(sigma) < high)]
+        if here.size and here.mean() < 0.8:
+            break
+        floor = low
+    return float(floor)
 
 
-def measure_halo(model: DECSC, scenes: Sequence[Scene], *, tolerance: float = 0.002) -> int:
-    """Pixels beyond an artificial edge where the result differs by less than `tolerance` (rms), rounded up to 8."""
+def measure_halo(model: DECSC, scenes: Sequence[Scene]) -> int:
+    """Context a tile needs: pixels from a cut, in steps of 4, where the cut's effect is under a tenth of the error.
+
+    Compares whole windows with the same windows cut in two; rms over rows and bands against the network's own.
+    """
     worst = 0
-    for _, clean in val_windows([s for s in scenes if min(s.cube.shape[1:]) >= 96][:3], model.config.bands):
+    for _, clean in val_windows([s for s in scenes if min(s.cube.shape[1:]) >= 96][:4], model.config.bands):
         noisy = add_noise(clean, "g55", np.random.default_rng(0))
         sigma = (noisy - clean).std((1, 2))
         whole = apply(model, noisy, sigma)[:, :, 32:]
         cut = apply(model, np.ascontiguousarray(noisy[:, :, 32:]), sigma)
-        rms = np.sqrt(np.square(whole - cut).mean((0, 1)))
-        beyond = np.flatnonzero(rms > tolerance)
+        error = np.sqrt(np.square(whole - clean[:, :, 32:]).mean())
+        beyond = np.flatnonzero(np.sqrt(np.square(whole - cut).mean((0, 1))) > 0.1 * error)
         worst = max(worst, int(beyond.max()) + 1 if beyond.size else 0)
-    return -(-worst // 8) * 8
+    return -(-worst // 4) * 4
 
 
-def describe(model: DECSC, scenes: Sequence[Scene], run: Run, table: dict[str, Any]) -> Card:
-    """The card of freshly trained weights."""
+def describe(
+    model: DECSC, judges: Sequence[Scene], scenes: Sequence[Scene], run: Run, table: dict[str, Any]
+) -> Card:
+    """The card of freshly trained weights; floor and halo are measured on `judges`."""
     options = run.options
     return Card(
         name=run.path.stem,
         arch=options.arch,
         config=config_dict(model.config),
         noise=tuple(options.patterns.split(",")),
-        floor=round(measure_floor(model, scenes), 5),
-        halo=measure_halo(model, scenes),
+        floor=round(measure_floor(model, judges), 5),
+        halo=measure_halo(model, judges),
         training={
             "steps": run.step,
             "hours": round(run.seconds / 3600, 2),
@@ -334,8 +356,3 @@ def describe(model: DECSC, scenes: Sequence[Scene], run: Run, table: dict[str, A
         },
         validation=table,
     )
-
-
-def card_dict(card: Card) -> dict[str, Any]:
-    """A card as JSON-ready values."""
-    return asdict(card)

@@ -17,10 +17,10 @@ HEAVY = ("torch", "matplotlib", "scipy", "rasterio", "h5py", "netCDF4", "spectra
 
 # A module imports from lower floors, and from its own floor within its own folder.
 FLOORS: dict[int, str] = {
-    0: "errors settings progress tiles metrics noise scenery",
+    0: "errors settings progress tiles metrics noise samples scenery",
     1: "bands cube spectral model device",
     2: "io",
-    3: "denoise train patches report figures pictures page verdict measure evaluate demo info",
+    3: "denoise engine probe survey summary train patches report figures pictures page verdict measure evaluate demo info",
     4: "batch",
     5: "cli __init__ __main__",
 }

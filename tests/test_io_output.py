@@ -199,14 +199,72 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, name: str, o
     assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
 
 
+CUT_OFF = """
+import resource, sys
+from pathlib import Path
+from hsidenoise.errors import WriteError
+from hsidenoise.io import create_cube, open_cube
+path, of, co = Path(sys.argv[2]), sys.argv[3], sys.argv[4:]
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+with open_cube(sys.argv[1]) as cube:
+    for percent in (100, 99.9, 99, 97, 95, 90, 80, 60, 30):
+        if percent < 100:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(size * percent / 100), hard))
+        try:
+            with create_cube(path, cube, of=of, co=co) as writer:
+                for row in range(0, 300, 100):
+                    writer.write(row, cube.raw()[:, row : row + 100])
+        except WriteError:
+            print(percent, "refused", path.exists())
+        else:
+            size = path.stat().st_size
+            print(percent, "written")
+            path.unlink()
+"""
+
+
+@pytest.mark.parametrize("co", [(), ("COMPRESS=DEFLATE",)])
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("of", ["GTiff", "COG"])
+def test_whatever_does_not_reach_the_disk_is_noticed(tmp_path: Path, of: str, mask: bool, co: tuple[str, ...]) -> None:
+    # Few values, so that a truncated intermediate file may well fit when it is compressed.
+    source = write_tiff(tmp_path / "a.tif", pixels((4, 300, 800), "uint8") // 32, interleave="band")
+    if mask:
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK="YES"), rasterio.open(source, "r+") as target:
+            target.write_mask(pixels((1, 300, 800), "uint8")[0] > 99)
+    run = subprocess.run(
+        [sys.executable, "-c", CUT_OFF, source, tmp_path / "b.tif", of, *co], capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    refused = [f"{percent} refused False" for percent in (99.9, 99, 97, 95, 90, 80, 60, 30)]
+    assert run.stdout.splitlines() == ["100 written", *refused]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
+
+
 def test_too_little_room_is_known_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import shutil
 
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     with open_cube(write_tiff(tmp_path / "a.tif", pixels())) as cube:
         for name in ("b.tif", "b.img"):
-            with pytest.raises(WriteError, match="GiB left"):
+            with pytest.raises(WriteError, match="MiB left"):
                 create_cube(tmp_path / name, cube)
+
+
+def test_a_disk_that_fills_up_is_said_to_be_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    from hsidenoise.io.write_gtiff import GTiffSink
+
+    def fail(*_: object) -> None:
+        raise OSError("Write error at scanline 0")
+
+    with open_cube(write_tiff(tmp_path / "a.tif", pixels())) as cube, monkeypatch.context() as patch:
+        writer = create_cube(tmp_path / "b.tif", cube)
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+        patch.setattr(GTiffSink, "write", fail)
+        with pytest.raises(WriteError, match=r"b\.tif: cannot be written \(the disk is full\)"), writer:
+            writer.write(0, cube.raw())
 
 
 def test_permissions_follow_the_umask(tmp_path: Path) -> None:

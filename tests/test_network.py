@@ -170,7 +170,8 @@ def test_one_step_is_equation_20_written_out():
         return pad(F.conv_transpose2d(s, network.shared["synthesis"], stride=4))
 
     def d(h):
-        return pad(F.conv_transpose3d(h, network.local["synthesis"][:, None], stride=(1, 4, 4), padding=(1, 0, 0))[:, 0])
+        kernel = network.local["synthesis"][:, None]
+        return pad(F.conv_transpose3d(h, kernel, stride=(1, 4, 4), padding=(1, 0, 0))[:, 0])
 
     def crop(z):
         return z[..., : grid.rows, : grid.cols]

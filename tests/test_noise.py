@@ -63,7 +63,7 @@ def test_the_estimate_finds_the_sigmas(pattern):
         accumulator.add(noisy[:, start : start + 32], np.ones((31, 32, 96), bool))
     truth = (noisy - clean).std((1, 2))
     ratio = (accumulator.sigma() / truth)[truth > 0.01]
-    assert np.median(ratio) == pytest.approx(1, abs=0.06)
+    assert abs(np.median(ratio) - 1) < 0.06
     # What is unpredictable in the image itself counts as noise: never far below the truth, somewhat above at most.
     assert 0.95 < ratio.min()
     assert ratio.max() < 1.4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from ..errors import HSIDenoiseError, ReadError, UsageError
 
 CACHE_BYTES = 128 * 2**20
+# What GDAL says of blocks and directories that did not reach the disk.
+_LOST = re.compile("write error|error writing|seek error|cannot initialize empty blocks", re.IGNORECASE)
 FAILURES = (RasterioError, CPLE_BaseError, UnicodeDecodeError, ValueError, TypeError, AttributeError, MemoryError)
 
 
@@ -77,8 +80,8 @@ def cause(error: BaseException) -> str:
 
 
 class _Collector(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -86,12 +89,32 @@ class _Collector(logging.Handler):
 
 
 @contextmanager
-def messages() -> Iterator[list[str]]:
+def messages(level: int = logging.WARNING) -> Iterator[list[str]]:
     """Collect what GDAL warns of meanwhile; rasterio sends it to the ``rasterio`` logger."""
-    collector = _Collector()
+    collector = _Collector(level)
     logger = logging.getLogger("rasterio")
+    before = logger.level
+    if logger.getEffectiveLevel() > level:
+        logger.setLevel(level)
     logger.addHandler(collector)
     try:
         yield collector.lines
     finally:
         logger.removeHandler(collector)
+        logger.setLevel(before)
+
+
+@contextmanager
+def closing() -> Iterator[None]:
+    """Closing a file writes what still waits in GDAL's cache; rasterio only logs it, as information, if that fails.
+
+    Raises
+    ------
+    OSError
+        Something did not reach the disk.
+    """
+    with messages(logging.INFO) as said:
+        yield
+    for line in said:
+        if _LOST.search(line):
+            raise OSError((line.partition("msg=")[2] or line).strip("'\""))

@@ -17,13 +17,13 @@ _LARGEST_BLOCK = 2 * 2**30
 _MOST_BLOCKS = 20_000
 
 
-def check(name: str, source: rasterio.DatasetReader) -> None:
-    """Compare what the header announces with the file.
+def check(name: str, source: rasterio.DatasetReader, *, sparse: bool = True) -> None:
+    """Compare what the header announces with the file; blocks may be missing, and mean nodata, where it is `sparse`.
 
     Raises
     ------
     ReadError
-        A strip or tile lies beyond the end of the file.
+        A strip or tile lies beyond the end of the file, or is missing.
     SceneTooLargeError
         More than 1 GiB announced and more than 50,000 times the file's own size, or single blocks above 2 GiB.
     """
@@ -46,14 +46,14 @@ def check(name: str, source: rasterio.DatasetReader) -> None:
             "(gdal_translate -co TILED=YES)"
         )
     if source.driver == "GTiff":
-        _blocks(name, source, size, pixel)
+        _blocks(name, source, size, pixel, sparse)
     elif source.driver == "EHdr":  # plain pixels, of which GDAL fills in what is missing
         bits = int(source.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", itemsize * 8))
         if size < announced // itemsize * bits // 8:
             raise ReadError(f"{name}: truncated: {size} bytes where the header announces {announced}")
 
 
-def _blocks(name: str, source: rasterio.DatasetReader, size: int, pixel: bool) -> None:
+def _blocks(name: str, source: rasterio.DatasetReader, size: int, pixel: bool, sparse: bool) -> None:
     """Every block that is stored must end inside the file; of very many, look at an even sample and the last ones."""
     height, width = source.block_shapes[0]
     down, across = math.ceil(source.height / height), math.ceil(source.width / width)
@@ -65,6 +65,8 @@ def _blocks(name: str, source: rasterio.DatasetReader, size: int, pixel: bool) -
         row, col = divmod(place, across)
         offset = source.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=band + 1)
         length = source.get_tag_item(f"BLOCK_SIZE_{col}_{row}", "TIFF", bidx=band + 1)
+        if not sparse and not offset:
+            raise ReadError(f"{name}: a block of band {band + 1} is missing")
         if offset and length and int(offset) + int(length) > size:
             raise ReadError(
                 f"{name}: truncated: a block of band {band + 1} ends at byte {int(offset) + int(length)}, "

@@ -17,6 +17,8 @@ from ..errors import UsageError, WriteError
 from . import targets
 from .plan import Plan, decide
 
+_FULL = 2**20  # bytes; with less than that left, a failed write needs no other explanation
+
 
 class Sink(Protocol):
     """Where pixels go: into temporary files until `finish` names those and their final places, main file last."""
@@ -111,7 +113,10 @@ def _writing(path: str) -> Any:
     except (UsageError, WriteError):
         raise
     except (OSError, *gdal.FAILURES) as error:
-        raise WriteError(f"{path}: cannot be written ({gdal.cause(error)}); nothing is left under this name") from error
+        # libtiff does not tell GDAL the reason.
+        full = os.path.isdir(os.path.dirname(os.path.abspath(path))) and _free(path) < _FULL
+        why = "the disk is full" if full else gdal.cause(error)
+        raise WriteError(f"{path}: cannot be written ({why}); nothing is left under this name") from error
 
 
 def _commit(pairs: list[tuple[str, str]], targets: Sequence[str]) -> None:
@@ -197,12 +202,16 @@ def create_cube(
     return CubeWriter(decided, shape, lambda: write_gtiff.GTiffSink(decided, like, provenance))
 
 
-def _room(path: str, size: int) -> None:
+def _free(path: str) -> int:
     import shutil
 
-    free = shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free
+    return shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free
+
+
+def _room(path: str, size: int) -> None:
+    free = _free(path)
     if size > free:
-        raise WriteError(f"{path}: needs {size / 2**30:.1f} GiB, the disk has {free / 2**30:.1f} GiB left")
+        raise WriteError(f"{path}: needs {size / 2**20:,.1f} MiB, the disk has {free / 2**20:,.1f} MiB left")
 
 
 def describe_output(

@@ -7,6 +7,7 @@ import glob
 import mmap
 import os
 import warnings
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -99,6 +100,7 @@ class GTiffSink:
         self._align = height if options.get("compress") else 1
         self._waiting = np.empty((len(plan.bands), 0, like.shape[2]), plan.dtype)
         self._row = 0
+        self._mask_sum = 0
 
     def _complain(self, said: list[str]) -> None:
         for line in said:
@@ -124,18 +126,21 @@ class GTiffSink:
             part = Window(self._row, self._row + rows, 0, cols)
             # A pixel of a dataset mask is valid if any band is; TIFF keeps one mask for all bands.
             valid = self._like.read_mask(part, self._plan.bands).any(axis=0)
+            self._mask_sum = zlib.crc32(valid.tobytes(), self._mask_sum)
             with rasterio.Env(GDAL_TIFF_INTERNAL_MASK="YES"):
                 self._target.write_mask(valid, window=window)
         self._row += rows
 
     def finish(self) -> list[tuple[str, str]]:
         """Close, rearrange for COG, and look whether all blocks arrived on the disk."""
-        self._target.close()
+        with gdal.closing():
+            self._target.close()
+        self._verify(self._temporary)
         made = self._temporary
         if self._cog:
             self._rearrange()
             made = self._final
-        self._verify(made)
+            self._verify(made)
         pairs = [(made, self._plan.path)]
         if os.path.exists(made + ".aux.xml"):  # what TIFF has no tag for, e.g. unusual coordinate systems
             pairs.insert(0, (made + ".aux.xml", self._plan.path + ".aux.xml"))
@@ -155,7 +160,7 @@ class GTiffSink:
         options["BLOCKSIZE"] = next((str(b) for b in (512, 256) if b * b * item <= 2**24), "128")
         if len(self._plan.bands) > _PIXEL_BANDS:
             options["INTERLEAVE"] = "BAND"  # not known to GDAL before 3.11, which then goes by pixel
-        with gdal.messages() as said:
+        with gdal.messages() as said, gdal.closing():
             rasterio.shutil.copy(self._temporary, self._final, driver="COG", **(options | self._plan.co))
         self._complain(said)
         os.remove(self._temporary)
@@ -167,7 +172,11 @@ class GTiffSink:
         with rasterio.open(path) as written:
             if (written.count, *written.shape) != (len(self._plan.bands), *self._like.shape[1:]):
                 raise WriteError(f"{self._plan.path}: the file came out with another shape")
-            tiffcheck.check(path, written)
+            sparse = self._plan.co.get("SPARSE_OK", "").upper() in ("YES", "TRUE", "ON", "1")
+            tiffcheck.check(path, written, sparse=sparse)
+            # GDAL tells where the blocks of bands are, not those of the mask.
+            if self._mask_sum and self._mask_sum != _mask_sum(written):
+                raise WriteError(f"{self._plan.path}: the mask did not reach the disk")
 
     def discard(self) -> None:
         """Close, and remove what was not renamed, GDAL's own temporary files included."""
@@ -177,6 +186,17 @@ class GTiffSink:
             # Its own name, name.aux.xml, name.ovr.tmp, and the .IMD it writes for a domain the TIFF holds anyway.
             for path in glob.glob(glob.escape(name.removesuffix(".part")) + "*"):
                 os.remove(path)
+
+
+def _mask_sum(source: rasterio.DatasetReader) -> int:
+    """Checksum of a dataset mask, as the sink computes it row by row."""
+    rows, cols = source.shape
+    step = source.block_shapes[0][0] * max(1, 2**22 // (source.block_shapes[0][0] * cols))
+    found = 0
+    for row in range(0, rows, step):
+        mask = source.read_masks(1, window=GdalWindow(0, row, cols, min(step, rows - row)))
+        found = zlib.crc32((mask != 0).tobytes(), found)
+    return found
 
 
 def _georeference(target: Any, like: Cube) -> None:

@@ -136,13 +136,13 @@ class DECSC(nn.Module):
                 kernel.copy_(atoms)
         for block in self.net1:
             assert isinstance(block, layers.SwinBlock)
-            for linear in (block.proj, block.mlp[2]):
-                linear.weight.mul_(0.05)
-                linear.bias.zero_()
+            for last in (block.proj, block.mlp[2]):
+                for parameter, gain in zip(last.parameters(), (0.05, 0.0), strict=True):  # weight, bias
+                    parameter.mul_(gain)
         for kernel in self.net2.difference.parameters():
             kernel.mul_(0.05)
         self.net2.expand.weight.mul_(0.05)
-        self.net2.expand.bias.fill_(3.0)
+        nn.init.constant_(self.net2.expand.bias, 3.0)  # type: ignore[arg-type]  # Conv3d has a bias here
 
     def pack(self, sigma: Tensor) -> Packed:
         """What `step` needs besides the data, once per forward pass; `sigma` is (N, B)."""
@@ -198,7 +198,8 @@ class DECSC(nn.Module):
     def spread_shared(self, s: Tensor, kernel: Tensor) -> Tensor:
         """K: (N, h', w', shared) to (N, B, h, w, s^2)."""
         out = layers.conv2d(s, kernel, padding=kernel.shape[-1] - 1)
-        return out.unflatten(-1, (-1, self.config.stride**2)).permute(0, 3, 1, 2, 4)
+        n, h, w, _ = out.shape
+        return out.reshape(n, h, w, -1, self.config.stride**2).permute(0, 3, 1, 2, 4)
 
     def analyse_local(self, r: Tensor, kernel: Tensor) -> Tensor:
         """W_D: (N, B, h, w, s^2) to (N, B, h', w', local)."""

@@ -64,8 +64,9 @@ def _coefficients(gram: Tensor, regularisation: float) -> Tensor:
     scale = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(torch.float64).tiny)
     eye = torch.eye(m, dtype=torch.float64, device=gram.device)
     ones = torch.ones(gram.shape[0], m, 1, dtype=torch.float64, device=gram.device)
-    weights = torch.linalg.solve(gram / scale.view(-1, 1, 1) + regularisation * eye, ones)[..., 0]
-    return (weights / weights.sum(1, keepdim=True)).float()
+    weights: Tensor = torch.linalg.solve(gram / scale.view(-1, 1, 1) + regularisation * eye, ones)[..., 0]
+    weights = weights / weights.sum(1, keepdim=True)
+    return weights.float()
 
 
 @torch.no_grad()

@@ -81,7 +81,8 @@ class SwinBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, h, w, C) to the same."""
         x = x + self.attend(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        mixed: Tensor = self.mlp(self.norm2(x))
+        return x + mixed
 
     def attend(self, x: Tensor) -> Tensor:
         """Multi-head attention within windows."""
@@ -102,7 +103,8 @@ class SwinBlock(nn.Module):
         out = torch.matmul(scores.softmax(-1).view(-1, heads, size * size, size * size), v)
         out = out.view(n, rows, cols, heads, size, size, c // heads).permute(0, 1, 4, 2, 5, 3, 6)
         out = out.reshape(n, rows * size, cols * size, c)
-        return self.proj(out[:, self.shift : self.shift + h, self.shift : self.shift + w])
+        mixed: Tensor = self.proj(out[:, self.shift : self.shift + h, self.shift : self.shift + w])
+        return mixed
 
 
 class DifferenceConv(nn.Module):

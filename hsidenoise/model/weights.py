@@ -133,7 +133,8 @@ def read_card(file: WeightFile) -> Card:
                 raise WeightsError(f"{file.path}: not a safetensors file (or truncated)")
             header = json.loads(stream.read(length))
         fields = json.loads(header["__metadata__"]["hsidenoise"])
-        return Card(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return Card(**values)
     except OSError as error:
         raise WeightsError(f"{file.path}: cannot be read ({error.strerror})") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
