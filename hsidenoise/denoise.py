@@ -17,7 +17,7 @@ from . import __version__, progress
 from .cube import Cube, Window
 from .errors import OutputExistsError, UsageError
 from .samples import compose, fill, inside
-from .settings import RunOptions, to_dict
+from .settings import RunOptions, to_dict, with_changes
 from .spectral import BandWindow, Normalisation, windows
 from .survey import FAR, Survey, row_blocks, survey
 from .tiles import StripBuffer, Tile, plan, strip_bytes
@@ -87,7 +87,7 @@ def run(
     """
     from .io import create_cube, gdal_env, open_cube
 
-    options = replace(options or RunOptions(), **changes)
+    options = with_changes(options or RunOptions(), changes)
     started = time.time()
     check_targets(scene, output, options)
     # Only now what takes seconds to import: a slip in a file name is told at once.

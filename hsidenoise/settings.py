@@ -64,6 +64,12 @@ class TrainOptions:
     overwrite: bool = option(False, "Replace weights that exist.")
 
 
+def with_changes(options: Any, changes: dict[str, Any]) -> Any:
+    """The options with some fields changed; paths may be given as strings."""
+    paths = {f.name for f in dataclasses.fields(options) if "Path" in str(f.type)}
+    return dataclasses.replace(options, **{k: Path(v) if k in paths and v else v for k, v in changes.items()})
+
+
 def to_dict(options: Any) -> dict[str, Any]:
     """A JSON-ready record of an options dataclass, paths as strings."""
     return {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(options).items()}

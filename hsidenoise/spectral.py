@@ -46,7 +46,7 @@ def windows(groups: Sequence[Sequence[int]], size: int) -> list[BandWindow]:
     ----------
     groups
         Usable bands in wavelength order, zero-based. No window crosses from one group into another, so a group
-        ends at every detector gap and at every bad band.
+        ends at every detector gap.
     size
         Bands the network takes.
 

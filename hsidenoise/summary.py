@@ -14,6 +14,8 @@ def describe_run(record: Mapping[str, Any], verbose: bool = False) -> list[str]:
     """A finished run: what was done, what was left alone, how good it is, where it is."""
     lines = [bands_line(record)]
     lines.extend(reasons(record, verbose))
+    if not record["bands_denoised"]:
+        lines.append("nothing was denoised: the output holds the input's pixels")
     if odd := record.get("samples_passed"):
         lines.append(f"{count_of(odd, 'sample')} far outside the range of the others passed through unchanged; "
                      "if they mean no data, say so with --nodata")  # fmt: skip
@@ -118,7 +120,8 @@ def _pairs(found: Mapping[str, Any], indent: str = "") -> list[str]:
             lines.append(f"{indent}{key}")
             lines.extend(_pairs(value, indent + "  "))
         else:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else str("" if value is None else value)
+            items = value if isinstance(value, list | tuple) else [value]
+            text = ", ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in items if v is not None)
             lines.append(f"{indent}{key:{width}}  {text or 'none'}")
     return lines
 

@@ -68,7 +68,7 @@ def train(data: Sequence[Path], output: Path, options: TrainOptions, *, quiet: b
     sampler = Sampler(
         scenes, bands=model.config.bands, edge=options.patch, patterns=patterns, seed=options.seed
     )
-    run = Run(model, options, output)
+    run = Run(model, options, output, {s.name: s.digest for s in scenes})
     run.resume()
     log = output.with_suffix(".jsonl")
     started, saved = time.monotonic(), time.monotonic()
@@ -94,7 +94,7 @@ def train(data: Sequence[Path], output: Path, options: TrainOptions, *, quiet: b
     network = run.averaged()
     if val and not table:
         table = validate(network, val, patterns)
-    card = describe(network, val or scenes, scenes, run, table)
+    card = describe(network, val or scenes, run, table)
     save(network, card, output)
     return card
 
@@ -128,10 +128,12 @@ class Run:
         Of the run.
     output
         The weight file; the checkpoint lies beside it.
+    scenes
+        Name and digest of every scene trained on.
     """
 
-    def __init__(self, model: DECSC, options: TrainOptions, output: Path) -> None:
-        self.model, self.options = model, options
+    def __init__(self, model: DECSC, options: TrainOptions, output: Path, scenes: Mapping[str, str]) -> None:
+        self.model, self.options, self.scenes = model, options, dict(scenes)
         self.path = output.with_suffix(".checkpoint")
         self.optimizer = torch.optim.Adam(model.parameters(), lr=options.lr)
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
@@ -229,9 +231,9 @@ class Run:
         self.step, self.seconds = int(metadata["step"]), float(metadata["seconds"])
 
     def identity(self) -> dict[str, Any]:
-        """The options that make a run what it is; the others may change when it resumes."""
+        """The options and data that make a run what it is; the other options may change when it resumes."""
         free = {"device", "minutes", "validate_every", "checkpoint_every", "overwrite", "val"}
-        return {k: v for k, v in to_dict(self.options).items() if k not in free}
+        return {k: v for k, v in to_dict(self.options).items() if k not in free} | {"scenes": self.scenes}
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -300,7 +302,8 @@ def measure_floor(model: DECSC, scenes: Sequence[Scene]) -> float:
     Windows get noise of every level, band by band; the floor is the lowest sigma from which on, in four of five
     bands of about that sigma, the error after denoising is less than the noise was.
     """
-    sigma, error = [], []
+    sigma: list[float] = []
+    error: list[float] = []
     for index, (_, clean) in enumerate(val_windows(scenes[:12], model.config.bands, edge=64)):
         rng = np.random.default_rng([11, index])
         level = np.exp(rng.uniform(np.log(0.0005), np.log(0.1), len(clean))).astype(np.float32)
@@ -335,9 +338,7 @@ def measure_halo(model: DECSC, scenes: Sequence[Scene]) -> int:
     return -(-worst // 4) * 4
 
 
-def describe(
-    model: DECSC, judges: Sequence[Scene], scenes: Sequence[Scene], run: Run, table: dict[str, Any]
-) -> Card:
+def describe(model: DECSC, judges: Sequence[Scene], run: Run, table: dict[str, Any]) -> Card:
     """The card of freshly trained weights; floor and halo are measured on `judges`."""
     options = run.options
     return Card(
@@ -351,8 +352,8 @@ def describe(
             "steps": run.step,
             "hours": round(run.seconds / 3600, 2),
             "device": next(model.parameters()).device.type,
-            "options": run.identity(),
-            "scenes": {s.name: s.digest for s in scenes},
+            "options": {k: v for k, v in run.identity().items() if k != "scenes"},
+            "scenes": run.scenes,
         },
         validation=table,
     )

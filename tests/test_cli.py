@@ -117,6 +117,14 @@ def test_json_of_what_is_not_known_is_null(weights, tmp_path):
     assert strict(done.stdout)["sigma_before"] == [None, None]
 
 
+def test_a_scene_with_nothing_to_denoise_says_so(weights, tmp_path):
+    scene = tiny.geotiff(tmp_path / "scene.tif", np.full((2, 9, 9), 7, np.uint8))
+    done = invoke("run", scene, "-o", tmp_path / "out.tif", "--model", weights)
+    assert done.exit_code == 0
+    assert "hsidenoise: 2 bands passed through unchanged: constant" in done.stderr
+    assert "hsidenoise: nothing was denoised" in done.stderr
+
+
 def test_a_dry_run_answers_on_stdout(scene, weights, tmp_path):
     done = invoke("run", scene, "-o", tmp_path / "out.tif", "--model", weights, "--dry-run")
     assert done.exit_code == 0

@@ -53,9 +53,10 @@ def test_unreadable_map_info_is_warned_of_and_carried(tmp_path: Path, info: str)
     assert header_keys(tmp_path / "b.hdr")["map info"] == info
 
 
-def test_shear_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    source = write_tiff(tmp_path / "a.tif", pixels(), transform=rasterio.Affine(30, 7, 5e5, -2, -29, 4e6))
-    with pytest.raises(UsageError, match=r"sheared.*GTiff"):
+@pytest.mark.parametrize("grid", [rasterio.Affine(30, 7, 5e5, -2, -29, 4e6), rasterio.Affine(20, 5, 0, 10, -10, 0)])
+def test_grids_no_header_can_say_are_refused_before_anything_is_written(tmp_path: Path, grid: rasterio.Affine) -> None:
+    source = write_tiff(tmp_path / "a.tif", pixels(), transform=grid)
+    with pytest.raises(UsageError, match=r"sheared.*oblong.*GTiff"):
         copy(source, tmp_path / "b.img")
     assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
 

@@ -231,6 +231,11 @@ def test_a_noise_weighted_network_insists_on_the_noise():
         tiny(noise_weighted=True)(torch.rand(1, 5, 8, 8))
 
 
-def test_named_configurations_divide_into_heads():
-    for config in CONFIGS.values():
-        assert config.shared % config.heads == 0
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("stride", 0), ("stride", 10), ("evaluations", "x"), ("shared", 10**9), ("heads", 3), ("tolerance", None),
+     ("bands", True), ("depth", -1)],
+)  # fmt: skip
+def test_shapes_no_network_has_are_refused(field, value):
+    with pytest.raises(ValueError, match=field if field != "heads" else "divide"):
+        replace(CONFIGS["compact"], **{field: value})

@@ -14,7 +14,7 @@ from test_noise import textured
 from hsidenoise import train as training
 from hsidenoise.errors import OutputExistsError, TrainingError, UsageError, WeightsError
 from hsidenoise.model import decsc
-from hsidenoise.model.weights import WeightFile, digest, load, read_card
+from hsidenoise.model.weights import Card, WeightFile, digest, load, read_card, save
 from hsidenoise.patches import Sampler, load_scenes, prefetch
 from hsidenoise.settings import TrainOptions
 
@@ -148,7 +148,7 @@ def test_training_reduces_the_loss(cubes, tmp_path):
     network = decsc.build("tiny")
     sampler = Sampler(load_scenes(cubes), bands=7, edge=16, patterns=["g55"], seed=0)
     batch = [torch.from_numpy(part) for part in sampler.batch(0, 4)]
-    run = training.Run(network, options(steps=60, lr=3e-3), tmp_path / "x.safetensors")
+    run = training.Run(network, options(steps=60, lr=3e-3), tmp_path / "x.safetensors", {})
     losses = [run.advance(*batch)["loss"] for _ in range(25)]
     assert losses[-1] < losses[0] - 0.2
 
@@ -175,11 +175,13 @@ def test_options_out_of_range_are_refused(cubes, tmp_path):
     assert (tmp_path / "there.safetensors").read_bytes() == b"keep me"
 
 
-def test_a_checkpoint_of_another_run_is_refused(cubes, tmp_path):
+def test_a_checkpoint_of_another_run_is_refused(cubes, val, tmp_path):
     output = tmp_path / "x.safetensors"
     training.train([cubes], output, options(steps=2), quiet=True)
     with pytest.raises(TrainingError, match="lr"):
         training.train([cubes], output, options(steps=2, lr=1.0), quiet=True)
+    with pytest.raises(TrainingError, match="scenes"):
+        training.train([val], output, options(steps=2), quiet=True)
     output.with_suffix(".checkpoint").write_bytes(b"\x00" * 100)
     with pytest.raises(TrainingError, match="damaged"):
         training.train([cubes], output, options(steps=2), quiet=True)
@@ -201,3 +203,25 @@ def test_weights_of_another_shape_are_refused(cubes, tmp_path):
     (tmp_path / "y.safetensors").write_bytes(changed)
     with pytest.raises(WeightsError, match="do not fit"):
         load(WeightFile("y", tmp_path / "y.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [({"halo": "x"}, "halo"), ({"halo": -4}, "halo"), ({"floor": -1.0}, "floor"), ({"training": "much"}, "training")],
+)
+def test_cards_that_make_no_sense_are_refused(tmp_path, card, words):
+    network = decsc.build("tiny")
+    fields = {"name": "x", "arch": "tiny", "config": decsc.config_dict(network.config)} | card
+    save(network, Card(**fields), tmp_path / "x.safetensors")
+    with pytest.raises(WeightsError, match=words):
+        read_card(WeightFile("x", tmp_path / "x.safetensors"))
+
+
+def test_truncated_weights_say_so(tmp_path):
+    network = decsc.build("tiny")
+    path = tmp_path / "x.safetensors"
+    save(network, Card("x", "tiny", decsc.config_dict(network.config)), path)
+    assert path.stat().st_mode & 0o044  # readable for others too
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match="truncated"):
+        load(WeightFile("x", path))

@@ -16,6 +16,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from ..errors import HSIDenoiseError, ReadError, UsageError
 
 CACHE_BYTES = 128 * 2**20
+# What GDAL says of a TIFF that is cut short or overwritten where its pixels are described.
+_DAMAGED = re.compile("read directory|too short|io error", re.IGNORECASE)
 # What GDAL says of blocks and directories that did not reach the disk.
 _LOST = re.compile("write error|error writing|seek error|cannot initialize empty blocks", re.IGNORECASE)
 FAILURES = (RasterioError, CPLE_BaseError, UnicodeDecodeError, ValueError, TypeError, AttributeError, MemoryError)
@@ -68,7 +70,9 @@ def reading(name: str, what: str = "cannot be read") -> Iterator[None]:
     except HSIDenoiseError:
         raise
     except FAILURES as error:
-        raise ReadError(f"{name}: {what} ({cause(error)})") from error
+        why = cause(error).removeprefix(f"{os.path.basename(name)}: ")
+        remedy = "; fetch it again" if what.startswith("damaged") or _DAMAGED.search(why) else ""
+        raise ReadError(f"{name}: {what} ({why}){remedy}") from error
 
 
 def cause(error: BaseException) -> str:

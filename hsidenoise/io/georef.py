@@ -109,7 +109,7 @@ def to_header(geo: Geo, name: str) -> dict[str, str]:
     Raises
     ------
     UsageError
-        The grid is sheared, which an ENVI header cannot say.
+        The grid is sheared, or rotated with pixels that are not square, which an ENVI header cannot say.
     """
     keys: dict[str, str] = {}
     if geo.rpcs:
@@ -133,7 +133,9 @@ def to_header(geo: Geo, name: str) -> dict[str, str]:
         keys.pop("map info")
     back = from_header(keys, name)
     if geo.transform and not _same(back.transform, geo.transform):
-        raise UsageError(f"{name}: ENVI headers hold rotated but not sheared grids; choose --of GTiff")
+        raise UsageError(
+            f"{name}: ENVI headers hold no sheared grids, nor rotated ones of oblong pixels; choose --of GTiff"
+        )
     if geo.crs and (back.crs is None or CRS.from_wkt(back.crs) != CRS.from_wkt(geo.crs)):
         warnings.warn(
             f"{name}: ENVI keeps the coordinate system only in its ESRI form; GTiff keeps all of it",

@@ -180,6 +180,9 @@ def _from_tags(plan: Plan, like: Cube) -> dict[str, str | None]:
         if name not in _OWN and name not in _PER_BAND:
             out[name] = value if value.startswith("{") else _clean(value)
     out.pop("data ignore value", None)
+    colours = [like.layout["colorinterp"][i] for i in plan.bands] if like.layout.get("colorinterp") else []
+    if {"red", "green", "blue"} <= set(colours):
+        out.setdefault("default bands", f"{{{', '.join(str(colours.index(c) + 1) for c in ('red', 'green', 'blue'))}}}")
     out |= georef.to_header(like.geo, plan.path)
     if any(len(split_list("{" + n + "}")) > 1 or "}" in n for n in bands.names):
         _warn(plan, "ENVI ends band names at commas and braces; they are replaced", True)

@@ -59,6 +59,32 @@ class Config:
     evaluations: int = 20
     tolerance: float = 1e-3
 
+    def __post_init__(self) -> None:
+        """Refuse shapes that no network has: configurations come from files too.
+
+        Raises
+        ------
+        ValueError
+            Names the field.
+        """
+        for name, most in LIMITS.items():
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= most:
+                raise ValueError(f"{name} {value!r} is not a whole number from 1 to {most}")
+        if not isinstance(self.tolerance, float | int) or not 0 <= self.tolerance < 1:
+            raise ValueError(f"tolerance {self.tolerance!r} is not between 0 and 1")
+        if self.stride > self.kernel:
+            raise ValueError(f"stride {self.stride} leaves pixels that no atom of {self.kernel} pixels covers")
+        if self.shared % self.heads:
+            raise ValueError(f"{self.shared} atoms do not divide into {self.heads} heads")
+
+
+
+#: The largest value of each field of a `Config`.
+LIMITS = {
+    "bands": 512, "shared": 1024, "local": 512, "kernel": 64, "stride": 64, "depth": 16, "heads": 64, "window": 32,
+    "ratio": 8, "evaluations": 1000,
+}  # fmt: skip
 
 #: Sigma added in quadrature to every band's: no band is trusted beyond it.
 NOISE_FLOOR = 0.003

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tomllib
 from dataclasses import asdict, dataclass, field
@@ -51,7 +52,7 @@ class Card:
     name: str
     arch: str
     config: dict[str, Any]
-    normalisation: str = "scene window, block-mean percentiles to [0, 1]"
+    normalisation: str = "each window of bands: 0.1 and 99.9 percentiles of 4 x 4 block medians to [0, 1]"
     noise: tuple[str, ...] = ()
     sigma_range: tuple[float, float] = (0.0, 95 / 255)
     floor: float = 0.0
@@ -134,7 +135,12 @@ def read_card(file: WeightFile) -> Card:
             header = json.loads(stream.read(length))
         fields = json.loads(header["__metadata__"]["hsidenoise"])
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-        return Card(**values)
+        card = Card(**values)
+        if type(card.halo) is not int or not 0 <= card.halo <= 1024 or not 0 <= float(card.floor) < math.inf:
+            raise WeightsError(f"{file.path}: the card's halo {card.halo!r} or floor {card.floor!r} makes no sense")
+        if not isinstance(card.training, dict) or not isinstance(card.noise, tuple):
+            raise WeightsError(f"{file.path}: the card's training or noise entry makes no sense")
+        return card
     except OSError as error:
         raise WeightsError(f"{file.path}: cannot be read ({error.strerror})") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -159,7 +165,9 @@ def load(file: WeightFile) -> tuple[DECSC, Card]:
         model = DECSC(Config(**card.config))
         state = {k: v.float() for k, v in safetensors.torch.load_file(file.path).items()}
         model.load_state_dict(state)
-    except (RuntimeError, TypeError, ValueError, safetensors.SafetensorError) as error:
+    except safetensors.SafetensorError as error:
+        raise WeightsError(f"{file.path}: truncated or damaged ({error}); fetch it again") from error
+    except (RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise WeightsError(f"{file.path}: tensors do not fit the card's network ({reason})") from error
     return model.eval().requires_grad_(False), card
@@ -176,5 +184,9 @@ def save(model: DECSC, card: Card, path: Path) -> str:
     state = {k: v.detach().to("cpu", torch.float16).contiguous() for k, v in model.state_dict().items()}
     part = path.with_name(f".{path.name}.part")
     safetensors.torch.save_file(state, part, metadata={"hsidenoise": json.dumps(asdict(card))})
+    # The library keeps its files to their owner; these are to be read by everyone the folder's owner lets in.
+    mask = os.umask(0)
+    os.umask(mask)
+    part.chmod(0o666 & ~mask)
     os.replace(part, path)
     return digest(path)
