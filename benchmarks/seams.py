@@ -49,8 +49,8 @@ def main() -> None:
                         near[(slice(at, at + 8), slice(None)) if axis == 0 else (slice(None), slice(at, at + 8))] = True
             parts = [("all", np.ones_like(near)), *([("near seams", near)] if near.any() else [])]
             told = ", ".join(
-                f"{name}: rms {np.sqrt(np.square(relative[:, m]).mean()):.4f}, largest {np.abs(relative[:, m]).max():.3f}"
-                for name, m in parts
+                f"{name}: rms {np.sqrt(np.square(at).mean()):.4f}, largest {np.abs(at).max():.3f}"
+                for name, at in ((name, relative[:, mask]) for name, mask in parts)
             )
             print(f"--tile {size}: {len(record['tiles'])} tiles; difference from untiled over rms removed: {told}",
                   flush=True)  # fmt: skip

@@ -20,7 +20,7 @@ FLOORS: dict[int, str] = {
     0: "errors settings progress tiles metrics noise samples scenery",
     1: "bands cube spectral model device",
     2: "io",
-    3: "denoise engine probe survey summary train patches evaluate demo info"
+    3: "denoise job outputs engine probe survey summary train patches evaluate demo info"
     " report measure verdict page figures pictures",
     4: "batch",
     5: "cli __init__ __main__",

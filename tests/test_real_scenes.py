@@ -86,7 +86,7 @@ SCENES = {
         TIFF + "md_ge_rgb_0010000.tif", 3, beside=("md_ge_rgb_0010000_rpc.txt", "md_ge_metadata.txt"),
         envi="not carried",
     ),
-    "rotated": Scene(TIFF + "geomatrix.tif", 1, refused="sheared"),
+    "rotated": Scene(TIFF + "geomatrix.tif", 1),
     "rotated, oblong": Scene(TIFF + "rio_rotated.tif", 1, refused="oblong"),
     "int8": Scene(TIFF + "int8_rgb.tif", 3, refused="ENVI has no int8"),
     "uint16": Scene(TIFF + "uint16.tif", 1),
@@ -160,6 +160,11 @@ def header_list(path: Path, key: str) -> list[str]:
     return [item.strip() for item in found[1].split(",")] if found else []
 
 
+def unfolded(text: str) -> str:
+    """A list on one line, as GDAL joins it."""
+    return text.replace("\n", "")
+
+
 def samples(path: Path) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Pixels, and which of them are measurements: not nodata, not masked, finite."""
     with quiet(), rasterio.open(path) as file:
@@ -185,10 +190,10 @@ def check_pixels(before: Path, after: Path, changed: list[int]) -> None:
 
 
 def rpc_numbers(tags: dict[str, str]) -> dict[str, list[float]]:
-    """Every coefficient as a number; their text differs between formats, as do the two error estimates."""
-    return {
-        k: [float(v) for v in text.split()[:20]] for k, text in tags.items() if k.endswith(("OFF", "SCALE", "COEFF"))
-    }
+    """Every coefficient as a number of the 14 digits that all formats tell, without units or the two error estimates."""
+    number = r"[-+]?\d[\d.]*(?:[eE][-+]?\d+)?"
+    names = [k for k in tags if k.endswith(("OFF", "SCALE", "COEFF"))]
+    return {k: [float(f"{float(n):.13e}") for n in re.findall(number, tags[k])] for k in names}
 
 
 def plain(facts: dict[str, Any]) -> dict[str, Any]:
@@ -200,7 +205,7 @@ def plain(facts: dict[str, Any]) -> dict[str, Any]:
     # GDAL says Area of every TIFF with a grid, and of no other format. GML is how JP2 says its grid.
     facts["tags"] = {
         ns: {k: v for k, v in items.items() if (k, v) != ("AREA_OR_POINT", "Area") and k != "hsidenoise"}
-        for ns, items in facts["tags"].items() if not ns.startswith("xml:")
+        for ns, items in facts["tags"].items() if ns != "RPC" and not ns.startswith("xml:")
     }  # fmt: skip
     facts["bands"] = [
         {
@@ -262,7 +267,8 @@ def test_a_real_scene_keeps_all_but_its_noise(done: tuple[Scene, Path, Path, Pat
 
 def check_metadata(scene: Scene, before: Path, after: Path) -> None:
     old, new = everything(before), everything(after)
-    assert old["mask"].replace(b"\x02", b"\xff") == new["mask"] or "JP2" in str(before)
+    if scene.is_envi:  # a header that lacks it gets what was assumed
+        old["tags"]["ENVI"].setdefault("byte_order", "0")
     assert plain(new) == plain(old)
     assert gcps_crs(before) == gcps_crs(after)
     if scene.is_envi:  # the header is the input's, and a line that says what was done
@@ -271,14 +277,16 @@ def check_metadata(scene: Scene, before: Path, after: Path) -> None:
         kept = [line for line in header_lines(after) if line in header_lines(before)]
         assert kept == [line for line in header_lines(before) if line]
     else:
-        with rasterio.open(after) as file:
+        with quiet(), rasterio.open(after) as file:
             assert file.tags(ns="HSIDENOISE")["source"] == before.name
 
 
 def check_spectral(path: Path) -> NDArray[Any]:
     """What spectral finds in an ENVI file is what rasterio finds; returns the pixels (bands, rows, cols)."""
     header = next(p for p in (Path(f"{path}.hdr"), path.with_suffix(".hdr")) if p.exists())
-    opened = spy.open(str(header), str(path))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Parameters with non-lowercase names", UserWarning)
+        opened = spy.open(str(header), str(path))
     pixels = np.asarray(opened.open_memmap(interleave="bip")).transpose(2, 0, 1)
     with quiet(), rasterio.open(path) as file:
         assert np.array_equal(pixels, file.read(), equal_nan=pixels.dtype.kind == "f")
@@ -296,7 +304,7 @@ def as_tiff(scene: Scene, path: Path, output: Path, model: Path, tmp_path: Path)
         assert tiff.dtypes == envi.dtypes
         assert (tiff.crs, tiff.transform, repr(tiff.nodatavals)) == (envi.crs, envi.transform, repr(envi.nodatavals))
         for key in ("wavelength", "fwhm", "bbl", "band_names", "sensor_type", "default_bands"):
-            assert tiff.tags(ns="ENVI").get(key) == envi.tags(ns="ENVI").get(key)
+            assert unfolded(tiff.tags(ns="ENVI").get(key, "")) == unfolded(envi.tags(ns="ENVI").get(key, ""))
 
 
 def as_envi(scene: Scene, path: Path, output: Path, model: Path, tmp_path: Path) -> None:
@@ -311,7 +319,8 @@ def as_envi(scene: Scene, path: Path, output: Path, model: Path, tmp_path: Path)
     with quiet(), rasterio.open(output) as tiff:
         assert check_spectral(made).tobytes() == tiff.read().tobytes()
     old, new = plain(everything(path)), plain(everything(made))
-    for key in ("transform", "gcps", "rpcs", "nodata", "dtypes", "scales", "offsets"):
+    assert new["transform"].almost_equals(old["transform"], 1e-9)
+    for key in ("gcps", "rpcs", "nodata", "dtypes", "scales", "offsets"):
         assert new[key] == old[key], key
     if old["transform"].is_identity:
         assert new["crs"] is None  # GDAL believes in a coordinate system only where there is a grid
