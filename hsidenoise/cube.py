@@ -126,17 +126,21 @@ class Cube:
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Pixels as float32 (raw units) and the validity of each sample.
 
-        A sample is invalid when it equals its band's nodata (compared in the file's dtype), is not finite, or
-        is masked by the file's own mask or alpha band.
+        A sample is invalid when it equals its band's nodata (compared in the file's dtype), is not a finite float32,
+        or is masked by the file's own mask or alpha band.
         """
         window = window or self.window()
         bands = range(self.shape[0]) if bands is None else bands
         raw = self.read_raw(window, bands)
-        return raw.astype(np.float32), self.validity(raw, window, bands)
+        with np.errstate(over="ignore"):
+            return raw.astype(np.float32), self.validity(raw, window, bands)
 
     def validity(self, raw: NDArray[Any], window: Window, bands: Sequence[int]) -> NDArray[np.bool_]:
         """Which samples of `raw`, read from `window` and `bands`, hold a measurement."""
-        valid = np.isfinite(raw) if raw.dtype.kind == "f" else np.ones(raw.shape, bool)
+        valid = np.ones(raw.shape, bool)
+        if raw.dtype.kind == "f":
+            with np.errstate(invalid="ignore"):
+                valid = np.abs(raw) <= np.finfo(np.float32).max  # False for NaN too
         for i, band in enumerate(bands):
             nodata = self.nodata[band]
             if nodata is not None and np.isfinite(nodata):
