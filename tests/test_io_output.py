@@ -241,6 +241,16 @@ def test_whatever_does_not_reach_the_disk_is_noticed(tmp_path: Path, of: str, ma
     assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
 
 
+@pytest.mark.parametrize("co", [(), ("COMPRESS=DEFLATE",), ("BLOCKYSIZE=2100",), ("SPARSE_OK=YES",), ("TILED=YES",)])
+def test_what_looks_missing_but_is_not(tmp_path: Path, co: tuple[str, ...]) -> None:
+    # A single strip of many rows, and blocks that hold nothing but zeros.
+    cube = np.zeros((2, 2100, 9), np.uint8)
+    cube[:, 1000] = 1
+    copy(write_tiff(tmp_path / "a.tif", cube), tmp_path / "b.tif", step=300, co=co)
+    with rasterio.open(tmp_path / "b.tif") as made:
+        assert np.array_equal(made.read(), cube)
+
+
 def test_too_little_room_is_known_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import shutil
 

@@ -591,3 +591,22 @@ def test_real_files(shared, run, tmp_path, name, caplog):
             warnings.simplefilter("ignore", UserWarning)  # of upper-case keys, which stay as they were
             reader = spectral.envi.open(tmp_path / "out.hdr", tmp_path / "out.img")
         np.testing.assert_array_equal(np.asarray(reader.open_memmap(interleave="bsq")), out)
+
+
+def test_the_automatic_tile_wastes_little_and_fits_the_memory(tmp_path, monkeypatch):
+    import torch
+
+    from hsidenoise import engine as engines
+    from hsidenoise.model.weights import Card
+
+    network = tiny.network()
+    card = Card("x", "compact", {}, halo=12)
+    engine = engines.Engine(network, card, torch.device("cpu"), 1)
+
+    class Shape:
+        shape = (242, 3400, 256)
+
+    assert engines.automatic_tile(Shape, engine) == 256  # the width in one go: no overlap across
+    monkeypatch.setattr(engines, "free_memory", lambda device: 60 * 2**20)
+    small = engines.automatic_tile(Shape, engine)
+    assert engine.smallest <= small < 256

@@ -1,0 +1,76 @@
+"""The weights that ship: verified, described, and better than nothing on a scene nobody trained on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from hsidenoise import metrics
+from hsidenoise.errors import WeightsError
+from hsidenoise.model import weights
+from hsidenoise.noise import add_noise
+from hsidenoise.train import apply
+
+SHIPPED = weights.shipped()
+
+
+def test_the_default_is_there():
+    assert weights.find("auto").name in SHIPPED
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_each_is_verified_has_a_card_and_fits_its_network(name):
+    file = weights.find(name)
+    assert weights.digest(file.path) == file.sha256
+    assert file.path.stat().st_size < 20e6
+    network, card = weights.load(file)
+    assert card.name == name
+    assert card.licence
+    assert card.training["hours"] >= 1
+    assert set(card.validation) == set(card.noise)
+    assert card.halo > 0
+    assert 0 < card.floor < 0.05
+    assert not any(p.requires_grad for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_no_validation_scene_was_trained_on(name, shared):
+    from hsidenoise.patches import load_scenes
+
+    trained = set(weights.read_card(weights.find(name)).training["scenes"].values())
+    assert len(trained) > 10
+    assert not trained & {scene.digest for scene in load_scenes(shared / "data" / "val.h5")}
+
+
+@pytest.mark.parametrize("pattern", ["g15", "g55", "g95", "mixture", "corr"])
+def test_the_default_denoises_a_generated_scene(pattern, demo_folder):
+    """The demo's truth: textures and spectra that exist nowhere else."""
+    import rasterio
+
+    with rasterio.open(demo_folder / "truth.tif") as file:
+        truth = file.read()[:, 30:62, 30:78].astype(np.float32)
+    truth = np.concatenate([truth, truth[:6:-1]])[:31]
+    clean = (truth - truth.min()) / np.percentile(truth - truth.min(), 99.9)
+    noisy = add_noise(clean, pattern, np.random.default_rng(0))
+    network, _ = weights.load(weights.find("auto"))
+    torch.manual_seed(0)
+    denoised = apply(network, noisy)
+    before, after = metrics.psnr(clean, noisy), metrics.psnr(clean, denoised)
+    assert after > before + (6 if before < 25 else 1)
+
+
+def test_unknown_names_are_refused_with_what_there_is():
+    with pytest.raises(WeightsError, match="compact"):
+        weights.find("enormous")
+
+
+def test_an_altered_file_is_refused(tmp_path, monkeypatch):
+    file = weights.find("auto")
+    data = bytearray(file.path.read_bytes())
+    data[-1] ^= 1
+    (tmp_path / file.path.name).write_bytes(data)
+    (tmp_path / "index.toml").write_text((file.path.parent / "index.toml").read_text(encoding="utf-8"))
+    monkeypatch.setattr(weights, "folder", lambda: tmp_path)
+    with pytest.raises(WeightsError, match="sha256"):
+        weights.load(weights.find("auto"))
