@@ -1,6 +1,6 @@
 """Peak memory of ``hsidenoise run`` on scenes of Hyperion's size, and four times as long.
 
-    python benchmarks/memory.py [FOLDER] [--rows 3400 13600] [--model NAME]
+    python benchmarks/memory.py [FOLDER] [--rows 3400 13600] [--model NAME] [--bidx BANDS]
 
 Writes generated int16 scenes of 242 bands and 256 columns to FOLDER, denoises each in a process of its own, and
 prints the peak resident memory the kernel counted for it.
@@ -9,6 +9,7 @@ prints the peak resident memory the kernel counted for it.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--rows", type=int, nargs="+", default=[3400, 13600])
     parser.add_argument("--model", default="auto")
+    parser.add_argument("--bidx", default="", help="denoise these bands only: faster, all are read and written still")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
@@ -54,12 +56,15 @@ def main() -> None:
             if not scene.exists():
                 make(scene, rows)
             command = [sys.executable, "-m", "hsidenoise", "run", str(scene), "-o", str(folder / f"clean_{rows}.tif"),
-                       "--model", given.model, "--overwrite", "--quiet"]  # fmt: skip
+                       "--model", given.model, "--bidx", given.bidx, "--overwrite", "--json"]  # fmt: skip
             began = time.monotonic()
-            process = subprocess.Popen(command)
+            with (folder / "record.json").open("w") as record:
+                process = subprocess.Popen(command, stdout=record)
             _, status, usage = os.wait4(process.pid, 0)
             code, seconds = os.waitstatus_to_exitcode(status), time.monotonic() - began
-            print(f"242 bands x {rows} x 256: peak {usage.ru_maxrss / 2**20:.2f} GiB, {seconds:.0f} s, exit {code}")
+            bands = len(json.loads((folder / "record.json").read_text())["bands_denoised"]) if code == 0 else 0
+            print(f"242 bands x {rows} x 256, {bands} denoised: peak {usage.ru_maxrss / 2**20:.2f} GiB, "
+                  f"{seconds:.0f} s, exit {code}", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 VAL_WINDOWS.py makes the windows, their seeded noise, and the scores (functions ``clean``, ``add_noise``, ``score`` and
 the names ``WINDOWS``, ``PATTERNS``). Each noisy window is written as a float32 GeoTIFF and denoised by the public
 function, file to file: survey, normalisation and noise estimate are those of every user. Rivals are per band, from
-scikit-image, with the settings their documentation suggests.
+scikit-image (which needs PyWavelets for one of them), with the settings their documentation suggests.
 """
 
 from __future__ import annotations
