@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hsidenoise.model import layers
-from hsidenoise.model.decsc import DECSC, Grid, build
+from hsidenoise.model.decsc import DECSC, build
 
 
 def textbook_step(network: DECSC, y: Tensor, s: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,7 +76,7 @@ def compare_step(edge: int, runs: int) -> None:
     """The paper's network, ours against the textbook's form."""
     network = build("decsc", "kaiming").eval()
     c = network.config
-    grid = Grid.over(edge, edge, c, (0, 0))
+    grid = Grid.over(edge, edge, c.kernel, c.stride, (0, 0))
     cells = grid.to_cells(torch.rand(1, c.bands, edge, edge))
     s = torch.randn(1, grid.rows, grid.cols, c.shared)
     h = torch.randn(1, c.bands, grid.rows, grid.cols, c.local)

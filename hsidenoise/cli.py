@@ -173,10 +173,10 @@ def info(
 def models(json: Json = False) -> None:
     """List the weights that are installed, verified against their sha256."""
     with failing_in_one_line():
-        from .model.weights import read_card, shipped
+        from .model.weights import available, read_card
         from .summary import describe_models
 
-        cards = {name: (file, read_card(file)) for name, file in shipped().items()}
+        cards = {name: (file, read_card(file)) for name, file in available().items()}
         if json:
             answer({name: dataclasses.asdict(card) | {"sha256": file.sha256} for name, (file, card) in cards.items()})
         else:

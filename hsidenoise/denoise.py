@@ -15,7 +15,7 @@ from . import __version__, progress
 from .cube import Cube, Window
 from .errors import UsageError
 from .outputs import check_targets, describe_outputs, differences, layout
-from .samples import compose, fill, inside
+from .samples import compose
 from .settings import RunOptions, to_dict, with_changes
 from .survey import row_blocks
 from .tiles import StripBuffer, strip_bytes
@@ -108,7 +108,9 @@ def run(
             window = Window(start, start + denoised.shape[1], 0, cube.shape[2])
             raw = cube.raw(window)
             valid = cube.validity(raw, window, range(cube.shape[0]))
-            usual = valid & inside(raw.astype(np.float32), job.limits)
+            usual = np.zeros_like(valid)
+            usual[job.front.bands] = job.front.usual(raw[job.front.bands].astype(np.float32), 0)
+            usual &= valid
             record["samples_passed"] += int(np.count_nonzero(valid[job.denoised] & ~usual[job.denoised]))
             block = compose(raw, valid, usual, denoised, job.denoised, writer.dtype, cube.nodata)
             writer.write(start, block)
@@ -136,19 +138,18 @@ def denoise_rows(
             yield rows.row_start, np.empty((0, *rows.shape), np.float32)
         return
     buffer = StripBuffer(job.tiles, len(job.denoised))
-    needed = sorted({b for w in job.windows for b in w.bands})
+    needed = job.front.bands
     keep = [needed.index(b) for b in job.denoised]
-    steps = len(job.tiles) * max(len(job.windows), 1)
+    steps = len(job.tiles) * max(job.front.runs, 1)
     with progress.track(steps, "denoise", quiet=quiet, unit="window") as bar:
         for tile in job.tiles:
             values, valid = cube.read(Window(*tile.source), needed)
-            valid &= inside(values, job.limits[:, needed])
+            valid &= job.front.usual(values, tile.source[2])
             if valid.any():
-                fill(values, valid, job.survey.low[needed])
-                total, found = engine.block(values, needed, job.windows, job.normalisations, job.survey.sigma, bar)
+                total, found = job.front.denoise(engine, values, valid, tile.source[2], bar)
             else:
                 total, found = np.zeros_like(values), []
-                bar.advance(len(job.windows))
+                bar.advance(job.front.runs)
             row, row_stop, col, col_stop = tile.core
             where = {"row": row, "col": col, "rows": row_stop - row, "cols": col_stop - col}
             records.append(where | (merge(found) if found else {"iterations": 0, "residual": 0.0, "converged": True}))
@@ -166,15 +167,10 @@ def describe(
         "output": os.fspath(output),
         "options": to_dict(options),
         "device": str(engine.device),
-        "normalisation": {
-            "method": engine.card.normalisation,
-            "windows": [
-                [w.kept[0], w.kept[-1], n.low, n.high] for w, n in zip(job.windows, job.normalisations, strict=True)
-            ],
-        },
+        "normalisation": {"method": engine.card.normalisation} | job.front.describe(),
         "bands_denoised": job.denoised,
         "bands_passed": {str(b): why for b, why in job.passed.items()},
-        "sigma_before": [float(s) for s in job.survey.sigma],
+        "sigma_before": [float(s) for s in job.sigma],
         "versions": versions(),
     }
 
@@ -186,8 +182,8 @@ def describe_model(engine: Engine, file: WeightFile) -> dict[str, Any]:
     card = engine.card
     return {
         "name": card.name,
-        "file": file.path.name,
-        "sha256": file.sha256 or digest(file.path),
+        "file": file.path.name if file.path else "",
+        "sha256": file.sha256 or (digest(file.path) if file.path else ""),
         "arch": card.arch,
         "parameters": sum(p.numel() for p in engine.model.parameters()),
         "halo": card.halo,
@@ -207,8 +203,8 @@ def describe_plan(cube: Cube, job: Job, engine: Engine) -> dict[str, Any]:
         "tiles": len(job.tiles),
         "tile": [rows, cols],
         "halo": engine.card.halo,
-        "band_windows": len(job.windows),
-        "network_runs": len(job.tiles) * len(job.windows) * len(engine.shifts),
+        "band_windows": job.front.runs,
+        "network_runs": len(job.tiles) * job.front.runs * len(engine.shifts),
         "memory_bytes": tile_bytes(engine, cube.shape[0], max(rows, cols)) + 2 * strip_bytes(job.tiles, cube.shape[0]),
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,7 @@ from numpy.typing import NDArray
 from .cube import Cube
 from .device import free_memory, is_oom
 from .errors import SceneTooLargeError, UsageError, WeightsError
-from .model.decsc import DECSC
-from .model.weights import Card
-from .progress import Progress
-from .spectral import BandWindow, Normalisation, accumulate, gather
+from .model.weights import Card, Model
 from .tiles import StripBuffer, plan, smallest_size
 
 #: Pixels blended around a seam.
@@ -36,9 +32,9 @@ class Engine:
         Shifts of the code grid to average over.
     """
 
-    def __init__(self, model: DECSC, card: Card, device: Any, shifts: int) -> None:
+    def __init__(self, model: Model, card: Card, device: Any, shifts: int) -> None:
         self.model, self.card, self.device = model.to(device), card, device
-        stride = model.config.stride
+        stride = model.stride
         if not 1 <= shifts <= stride * stride:
             raise UsageError(f"--shifts {shifts}: this model's grid allows 1 to {stride * stride}")
         # Shifts spread evenly over the diagonal of the grid's cell, then over the rest of it.
@@ -81,49 +77,10 @@ class Engine:
             torch.cuda.empty_cache()
         return self._halved(values, sigma)
 
-    def block(
-        self, values: NDArray[np.float32], bands: Sequence[int], windows: Sequence[BandWindow],
-        normalisations: Sequence[Normalisation], sigma: NDArray[np.float64], bar: Progress | None = None,
-    ) -> tuple[NDArray[np.float32], list[dict[str, Any]]]:  # fmt: skip
-        """Denoise a block of many bands, window by window.
-
-        Parameters
-        ----------
-        values
-            (bands, rows, cols) in raw units, every sample filled.
-        bands
-            The scene's bands that `values` holds, zero-based.
-        windows, normalisations
-            In terms of the scene's bands.
-        sigma
-            Noise of each of the scene's bands, raw units.
-        bar
-            Advanced by one for each window.
-
-        Returns
-        -------
-        denoised, convergence
-            (bands, rows, cols), zero in bands no window keeps; and a record for each window.
-        """
-        place = {b: i for i, b in enumerate(bands)}
-        total = np.zeros_like(values)
-        records = []
-        for window, normal in zip(windows, normalisations, strict=True):
-            level = sigma[list(window.bands)] / normal.scale
-            # A band of unknown noise is trusted as little as one that is all noise.
-            told = np.nan_to_num(level, nan=1.0).clip(0, 1).astype(np.float32)
-            here = replace(window, bands=tuple(place[b] for b in window.bands))
-            clean, convergence = self.patch(normal.apply(gather(values, here)), told)
-            accumulate(total, here, normal.undo(clean))
-            records.append(convergence)
-            if bar is not None:
-                bar.advance(1, residual=f"{convergence['residual']:.0e}")
-        return total, records
-
     @property
     def align(self) -> int:
         """Period of the network in pixels: code grid times attention window."""
-        return self.model.config.stride * self.model.config.window
+        return int(self.model.period)
 
     @property
     def smallest(self) -> int:
@@ -173,9 +130,7 @@ def automatic_tile(cube: Cube, engine: Engine) -> int:
 
 def tile_bytes(engine: Engine, bands: int, size: int) -> int:
     """Memory one tile needs: codes, the solver's history and temporaries, and the scene's bands three times over."""
-    c = engine.model.config
-    codes = (c.shared + c.bands * c.local) / c.stride**2
-    return int(4 * size * size * (codes * 2 * 8 + 3 * bands + 6 * c.bands))
+    return int(4 * size * size * (engine.model.floats_per_pixel + 3 * bands))
 
 
 def merge(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

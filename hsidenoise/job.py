@@ -11,7 +11,8 @@ from . import probe
 from .cube import Cube
 from .engine import FEATHER, Engine, automatic_tile
 from .errors import UsageError
-from .spectral import BandWindow, Normalisation, windows
+from .frontends import FrontEnd, Windows, eigen_images
+from .spectral import Normalisation, windows
 from .survey import FAR, Survey, survey
 from .tiles import Tile, plan
 
@@ -22,29 +23,26 @@ class Job:
 
     Parameters
     ----------
-    windows
-        Band windows that go through the network.
-    normalisations
-        One for each window.
+    front
+        What the network is shown.
     denoised
         Zero-based bands that are replaced.
     passed
         Why each other band is not, by zero-based index.
     tiles
         The tile plan.
-    limits
-        Least and greatest value of each band that goes through the network, (2, bands), raw units.
-    survey
-        What the scene's first pass found.
+    sigma
+        Noise of each band, raw units.
+    valid
+        Fraction of valid pixels of each band.
     """
 
-    windows: list[BandWindow]
-    normalisations: list[Normalisation]
+    front: FrontEnd
     denoised: list[int]
     passed: dict[int, str]
     tiles: list[Tile]
-    limits: NDArray[np.float64]
-    survey: Survey
+    sigma: NDArray[np.float64]
+    valid: NDArray[np.float64]
 
 
 def select_bands(text: str, count: int) -> set[int]:
@@ -75,10 +73,19 @@ def prepare(cube: Cube, chosen: set[int], engine: Engine, tile: int) -> Job:
     size = tile or automatic_tile(cube, engine)
     tiles = plan(*cube.shape[1:], size, halo=engine.card.halo, feather=FEATHER, align=engine.align)
     found = survey(cube)
-    count = cube.shape[0]
+    passed = left_alone(cube, found)
+    decide = _eigen if engine.model.frontend == "eigen" else _windows
+    front, sigma, reasons = decide(cube, found, passed, set(range(cube.shape[0])) - chosen, engine)
+    passed |= reasons
+    denoised = [b for b in range(cube.shape[0]) if b not in passed]
+    return Job(front, denoised, dict(sorted(passed.items())), tiles, sigma, found.valid)
+
+
+def left_alone(cube: Cube, found: Survey) -> dict[int, str]:
+    """Why some bands are no use at all, by zero-based index."""
     passed: dict[int, str] = {}
     usable = cube.bands.usable()
-    for b in range(count):
+    for b in range(cube.shape[0]):
         if cube.bands.roles and cube.bands.roles[b]:
             passed[b] = f"{cube.bands.roles[b]} band, no measurement"
         elif not usable[b]:
@@ -87,38 +94,62 @@ def prepare(cube: Cube, chosen: set[int], engine: Engine, tile: int) -> Job:
             passed[b] = "no valid pixel"
         elif found.constant[b]:
             passed[b] = "constant"
+    return passed
+
+
+Decision = tuple[FrontEnd, NDArray[np.float64], dict[int, str]]
+
+
+def _eigen(cube: Cube, found: Survey, passed: dict[int, str], others: set[int], engine: Engine) -> Decision:
+    """All usable bands together; those not selected still guide the others."""
+    unknown = [b for b in np.flatnonzero(np.isnan(found.sigma)).tolist() if b not in passed]
+    reasons: dict[int, str] = dict.fromkeys(unknown, "too few pixels to estimate its noise")
+    reach = FAR * np.fmax(found.high - found.low, 10 * found.sigma)
+    limits = np.stack([found.low - reach, found.high + reach])
+    bands = [b for b in range(cube.shape[0]) if b not in passed and b not in reasons]
+    reasons |= {b: "not selected" for b in others if b not in passed and b not in reasons}
+    sigma = found.sigma.copy()
+    if not set(bands) - set(reasons):
+        return Windows([], [], found, limits), sigma, reasons
+    front = eigen_images(cube, bands, found, limits, engine.model.bands)
+    sigma[bands] = front.eigen.sigma
+    return front, sigma, reasons
+
+
+def _windows(cube: Cube, found: Survey, passed: dict[int, str], others: set[int], engine: Engine) -> Decision:
+    """Windows of neighbouring bands, without those the network would harm."""
     live = [[b for b in group if b not in passed] for group in cube.bands.groups()]
-    band_windows = windows([g for g in live if g], engine.model.config.bands)
+    band_windows = windows([g for g in live if g], engine.model.bands)
     normalisations = [Normalisation.of(w, found.low, found.high) for w in band_windows]
-    limits = np.stack([np.full(count, np.inf), np.full(count, -np.inf)])
+    limits = np.stack([np.full(cube.shape[0], np.inf), np.full(cube.shape[0], -np.inf)])
+    reasons: dict[int, str] = {}
     for window, normal in zip(band_windows, normalisations, strict=True):
         for b in window.kept:
             level = found.sigma[b] / normal.scale
             if np.isnan(level):
-                passed[b] = "too few pixels to estimate its noise"
+                reasons[b] = "too few pixels to estimate its noise"
             elif level < engine.card.floor:
-                passed[b] = f"noise {level:.2g} of the range, below the model's floor of {engine.card.floor:.2g}"
+                reasons[b] = f"noise {level:.2g} of the range, below the model's floor of {engine.card.floor:.2g}"
         bands = list(window.kept)
         limits[0, bands] = np.minimum(limits[0, bands], normal.low - FAR * normal.scale)
         limits[1, bands] = np.maximum(limits[1, bands], normal.low + (1 + FAR) * normal.scale)
-    for b in set(range(count)) - chosen:
-        passed.setdefault(b, "not selected")
+    for b in others - set(passed):
+        reasons.setdefault(b, "not selected")
+
+    def restricted(to: set[int]) -> Windows:
+        kept = [i for i, w in enumerate(band_windows) if set(w.kept) & to]
+        return Windows([band_windows[i] for i in kept], [normalisations[i] for i in kept], found, limits)
+
     # Bands left alone still guide the others of their window; windows that hold no other are not needed.
-    tried = [i for i, w in enumerate(band_windows) if set(w.kept) - set(passed)]
-    removed = probe.removed_energy(
-        cube, [band_windows[i] for i in tried], [normalisations[i] for i in tried], limits, found, engine
-    )
+    left = {b for w in band_windows for b in w.kept} - set(reasons)
+    removed = probe.removed_energy(cube, restricted(left), found, engine)
     for b in np.flatnonzero(removed > probe.HARMFUL).tolist():
-        passed.setdefault(b, f"the model would remove {removed[b]:.1f} times the energy of its noise")
-    denoised = [b for b in range(count) if b not in passed]
-    needed = [i for i in tried if set(band_windows[i].kept) & set(denoised)]
-    return Job(
-        [band_windows[i] for i in needed], [normalisations[i] for i in needed], denoised, passed, tiles, limits, found
-    )
+        reasons.setdefault(b, f"the model would remove {removed[b]:.1f} times the energy of its noise")
+    return restricted(left - set(reasons)), found.sigma, reasons
 
 
 def check_numbers(cube: Cube, job: Job, dtype: str) -> None:
     """Refuse integers for pixels that are no number, unless there is a nodata value to stand for them."""
     to_integers = np.dtype(cube.dtype).kind == "f" and np.dtype(dtype).kind in "iu"
-    if to_integers and cube.read_mask is None and None in cube.nodata and (job.survey.valid < 1).any():
+    if to_integers and cube.read_mask is None and None in cube.nodata and (job.valid < 1).any():
         raise UsageError(f"--dtype {dtype}: the scene holds pixels that are no number; say by --nodata what they are")

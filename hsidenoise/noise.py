@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .factors import uniqueness
+
 #: Top of the uniform draw of each band's Gaussian sigma, /255.
 GAUSSIAN_TOP = {"g15": 15.0, "g55": 55.0, "g95": 95.0, "mixture": 95.0}
 
@@ -35,15 +37,9 @@ def add_noise(clean: NDArray[np.float32], pattern: str, rng: np.random.Generator
         Unknown pattern.
     """
     bands, _, cols = clean.shape
-    if pattern == "corr":
-        position = np.arange(bands) / bands - 0.5
-        sigma = 23.08 * np.exp(-(position**2) / (4 * 0.157**2))
-    elif pattern in GAUSSIAN_TOP:
-        sigma = rng.uniform(0, GAUSSIAN_TOP[pattern], bands)
-    else:
-        raise ValueError(f"noise pattern {pattern!r} is not one of {', '.join(PATTERNS)}")
+    sigma = band_sigma(pattern, bands, rng)
     noisy = rng.standard_normal(clean.shape, dtype=np.float32)
-    noisy *= (sigma / 255).astype(np.float32)[:, None, None]
+    noisy *= sigma.astype(np.float32)[:, None, None]
     noisy += clean
     if pattern == "mixture":
         third = max(bands // 3, 1)
@@ -54,6 +50,24 @@ def add_noise(clean: NDArray[np.float32], pattern: str, rng: np.random.Generator
         for b in rng.permutation(bands)[:third]:
             noisy[b][:, _columns(cols, rng)] = 0
     return noisy
+
+
+def band_sigma(pattern: str, bands: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """The Gaussian noise of each band that `add_noise` draws first; on the scale of [0, 1].
+
+    Raises
+    ------
+    ValueError
+        Unknown pattern.
+    """
+    if pattern == "corr":
+        position = np.arange(bands) / bands - 0.5
+        sigma = 23.08 * np.exp(-(position**2) / (4 * 0.157**2))
+    elif pattern in GAUSSIAN_TOP:
+        sigma = rng.uniform(0, GAUSSIAN_TOP[pattern], bands)
+    else:
+        raise ValueError(f"noise pattern {pattern!r} is not one of {', '.join(PATTERNS)}")
+    return np.asarray(sigma / 255)
 
 
 def _impulses(noisy: NDArray[np.float32], which: NDArray[np.int64], rng: np.random.Generator) -> None:
@@ -72,11 +86,9 @@ def _columns(cols: int, rng: np.random.Generator) -> NDArray[np.int64]:
 class NoiseAccumulator:
     """Standard deviation of the noise in each band, from one pass over a scene.
 
-    Differences of horizontal neighbours, over sqrt(2), hold all of the noise and little of the image; what the other
-    bands' differences predict of a band's is image too. The rest is noise: its variance is ``1 / [C^-1]_bb``, C the
-    covariance of the differences (the regression of Bioucas-Dias and Nascimento, TGRS 2008, after the
-    differencing of Green et al., TGRS 1988). Stripes count as noise; noise common to several bands does not.
-    Memory is bands^2, whatever the scene.
+    Differences of horizontal neighbours, over sqrt(2), hold all of the noise and little of the image (Green et al.,
+    TGRS 1988); what several bands' differences share is image too. The rest is noise, as `factors.uniqueness` has it.
+    Stripes count as noise; noise common to several bands does not. Memory is bands^2, whatever the scene.
 
     Parameters
     ----------
@@ -119,11 +131,6 @@ class NoiseAccumulator:
             return sigma
         scale = np.sqrt(variance[live])
         together = self._count[np.ix_(live, live)]
-        covariance = self._sum[np.ix_(live, live)] / np.maximum(together, 1) / np.outer(scale, scale)
-        # The ridge keeps bands that are copies of each other from looking noiseless to the last bit.
-        precision = np.linalg.inv(covariance + 1e-9 * np.eye(live.size))
-        n = count[live]
-        freedom = n / np.maximum(n - live.size, 1)
-        left = np.clip(freedom / np.maximum(np.diagonal(precision), 1e-30), 0, 1)
-        sigma[live] = scale * np.sqrt(left)
+        covariance = self._sum[np.ix_(live, live)] / np.maximum(together, 1)
+        sigma[live] = np.minimum(uniqueness(covariance, float(np.median(count[live]))), scale)
         return sigma

@@ -9,13 +9,16 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import TrainingError
 from .noise import add_noise
+
+#: Mean squared error below which no patch is asked to get.
+LEAST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,32 @@ class Scene:
 
 
 class Batch(NamedTuple):
-    """Patches (N, bands, edge, edge) and the noise sigma of each band, (N, bands)."""
+    """Patches and how they are judged.
+
+    Parameters
+    ----------
+    clean, noisy
+        (N, bands, edge, edge).
+    sigma
+        Noise of each band, (N, bands).
+    back
+        The scene's bands that are judged, as sums of the patch' bands, (N, judged, bands).
+    rest
+        Mean squared error of each judged band that is not the patch' own, (N, judged).
+    """
 
     clean: NDArray[np.float32]
     noisy: NDArray[np.float32]
     sigma: NDArray[np.float32]
+    back: NDArray[np.float32]
+    rest: NDArray[np.float32]
+
+
+class Draws(Protocol):
+    """Where batches come from."""
+
+    def batch(self, step: int, size: int) -> Batch:
+        """The batch of this step."""
 
 
 def load_scenes(path: Path) -> list[Scene]:
@@ -123,19 +147,13 @@ class Sampler:
         drawn = [self.patch(np.random.default_rng([self.seed, step, i])) for i in range(size)]
         return Batch(*(np.stack(parts) for parts in zip(*drawn, strict=True)))
 
-    def patch(
-        self, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """One clean patch, its noisy copy and the noise sigma of its bands."""
+    def patch(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], ...]:
+        """One patch, in the order of `Batch`."""
         scene, run = self.choices[rng.choice(len(self.choices), p=self.chance)]
         first = int(rng.integers(run.start, run.stop - self.bands + 1))
-        patch = self._crop(scene.cube[first : first + self.bands], rng)
-        patch = np.rot90(patch, int(rng.integers(4)), (1, 2))
+        clean = augment(crop(scene.cube[first : first + self.bands], self.edge, rng), rng)
         if rng.random() < 0.5:
-            patch = patch[:, :, ::-1]
-        if rng.random() < 0.5:
-            patch = patch[::-1]
-        clean = np.ascontiguousarray(patch)
+            clean = np.ascontiguousarray(clean[::-1])
         if rng.random() < 0.7:
             clean *= np.float32(np.exp(rng.uniform(np.log(0.4), np.log(1.3))))
         if rng.random() < 0.3:  # a window may use little of the scene's range: stretch it, as `run` does
@@ -147,28 +165,36 @@ class Sampler:
             noisy = clean + (noisy - clean) * np.float32(rng.uniform(0, 0.2))
         sigma = (noisy - clean).std((1, 2))
         sigma *= np.exp(0.08 * rng.standard_normal(self.bands)).astype(np.float32)
-        return clean, noisy, sigma
-
-    def _crop(self, cube: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-        """A random square, at half scale for one in four where the scene allows it; small scenes are mirrored."""
-        edge = self.edge
-        if rng.random() < 0.25 and min(cube.shape[1:]) >= 2 * edge:
-            big = self._square(cube, 2 * edge, rng)
-            half: NDArray[np.float32] = big.reshape(len(cube), edge, 2, edge, 2).mean((2, 4))
-            return half
-        return self._square(cube, edge, rng)
-
-    @staticmethod
-    def _square(cube: NDArray[np.float32], edge: int, rng: np.random.Generator) -> NDArray[np.float32]:
-        short = [max(edge - n, 0) for n in cube.shape[1:]]
-        if any(short):
-            cube = np.pad(cube, ((0, 0), (0, short[0]), (0, short[1])), mode="reflect")
-        row = int(rng.integers(cube.shape[1] - edge + 1))
-        col = int(rng.integers(cube.shape[2] - edge + 1))
-        return cube[:, row : row + edge, col : col + edge]
+        return clean, noisy, sigma, np.eye(self.bands, dtype=np.float32), np.full(self.bands, LEAST, np.float32)
 
 
-def prefetch(sampler: Sampler, start: int, stop: int, size: int, workers: int = 2) -> Iterator[Batch]:
+def crop(cube: NDArray[np.float32], edge: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """A random square, at half scale for one in four where the scene allows it; small scenes are mirrored."""
+    if rng.random() < 0.25 and min(cube.shape[1:]) >= 2 * edge:
+        big = _square(cube, 2 * edge, rng)
+        half: NDArray[np.float32] = big.reshape(len(cube), edge, 2, edge, 2).mean((2, 4))
+        return half
+    return _square(cube, edge, rng)
+
+
+def augment(patch: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """A copy turned and mirrored at random."""
+    patch = np.rot90(patch, int(rng.integers(4)), (1, 2))
+    if rng.random() < 0.5:
+        patch = patch[:, :, ::-1]
+    return np.array(patch, order="C")
+
+
+def _square(cube: NDArray[np.float32], edge: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    short = [max(edge - n, 0) for n in cube.shape[1:]]
+    if any(short):
+        cube = np.pad(cube, ((0, 0), (0, short[0]), (0, short[1])), mode="reflect")
+    row = int(rng.integers(cube.shape[1] - edge + 1))
+    col = int(rng.integers(cube.shape[2] - edge + 1))
+    return cube[:, row : row + edge, col : col + edge]
+
+
+def prefetch(sampler: Draws, start: int, stop: int, size: int, workers: int = 2) -> Iterator[Batch]:
     """The batches of steps start to stop, drawn ahead in threads (NumPy's generators release the GIL)."""
     from concurrent.futures import ThreadPoolExecutor
 

@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from .cube import Cube, Window
 from .engine import Engine
-from .samples import fill, inside
-from .spectral import BandWindow, Normalisation
+from .frontends import FrontEnd
 from .survey import Survey
 
 #: Edge of a place, in pixels, and how many there are.
@@ -20,27 +19,25 @@ HARMFUL = 1.5
 
 
 def removed_energy(
-    cube: Cube, windows: list[BandWindow], normalisations: list[Normalisation], limits: NDArray[np.float64],
-    survey: Survey, engine: Engine,
-) -> NDArray[np.float64]:  # fmt: skip
+    cube: Cube, front: FrontEnd, survey: Survey, engine: Engine
+) -> NDArray[np.float64]:
     """Mean square of what the network removes, over the noise variance; per band, NaN where it was not tried.
 
     Removing exactly the noise gives 1. Much more means that image goes with it, whatever the reason: a sensor unlike
     the training data, a band whose noise is far below its neighbours', a level that drifts.
     """
-    if not windows:
+    if not front.runs:
         return np.full(cube.shape[0], np.nan)
     removed = np.zeros(cube.shape[0])
     count = np.zeros(cube.shape[0])
-    bands = sorted({b for w in windows for b in w.bands})
+    bands = front.bands
     for window in places(*cube.shape[1:]):
         values, valid = cube.read(window, bands)
-        valid &= inside(values, limits[:, bands])
+        valid &= front.usual(values, window.col_start)
         if not valid.any():
             continue
         noisy = np.where(valid, values, 0)
-        fill(values, valid, survey.low[bands])
-        clean, _ = engine.block(values, bands, windows, normalisations, survey.sigma)
+        clean, _ = front.denoise(engine, values, valid, window.col_start)
         difference = np.where(valid, noisy.astype(np.float64) - clean, 0)
         removed[bands] += np.square(difference).sum((1, 2))
         count[bands] += valid.sum((1, 2))

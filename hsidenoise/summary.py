@@ -90,10 +90,11 @@ def describe_plan(record: Mapping[str, Any]) -> list[str]:
 
 def describe_models(cards: Mapping[str, tuple[WeightFile, Card]]) -> list[str]:
     """The weights that are installed."""
-    if not cards:
-        return ["no weights are installed"]
     lines = []
     for name, (file, card) in cards.items():
+        if file.path is None:
+            lines.append(f"{name}  no weights: translation-invariant DCT threshold of eigen-images")
+            continue
         lines.append(f"{name}  {card.arch}, trained on {', '.join(card.noise)}, {card.training.get('steps', 0)} steps, "
                      f"{card.licence}, sha256 {file.sha256[:12]}")  # fmt: skip
         for pattern, scores in card.validation.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from .samples import inside
 
 #: Pixels of a block of rows, all bands together, that is read at a time.
 BLOCK_SAMPLES = 8_000_000
+#: Samples of the rows that are kept, all bands together.
+SAMPLE = 16_000_000
 #: Edge of the blocks whose medians are taken before percentiles: noise must not widen a scene's range.
 EDGE = 4
 #: Block medians kept for the percentiles.
@@ -38,6 +40,8 @@ class Survey:
         Whether all valid pixels have one value.
     valid
         Fraction of valid pixels.
+    sample, sample_valid
+        Whole rows spread evenly over the scene, (bands, some rows, cols), and which of their samples are valid.
     """
 
     low: NDArray[np.float64]
@@ -45,6 +49,8 @@ class Survey:
     sigma: NDArray[np.float64]
     constant: NDArray[np.bool_]
     valid: NDArray[np.float64]
+    sample: NDArray[np.float32] = field(repr=False, compare=False)
+    sample_valid: NDArray[np.bool_] = field(repr=False, compare=False)
 
 
 def row_blocks(cube: Cube, step: int = 1) -> Iterator[Window]:
@@ -65,8 +71,14 @@ def survey(cube: Cube) -> Survey:
     low, high = np.full(bands, np.inf), np.full(bands, -np.inf)
     medians: list[NDArray[np.float32]] = []
     thin = max(rows * cols // EDGE**2 // MOST_BLOCKS, 1)
+    some = np.unique(np.linspace(0, rows - 1, min(rows, max(SAMPLE // (bands * cols), 1))).astype(int))
+    sample = np.empty((bands, some.size, cols), np.float32)
+    sample_valid = np.empty(sample.shape, bool)
     for window in row_blocks(cube, EDGE):
         block, valid = cube.read(window)
+        kept = (some >= window.row_start) & (some < window.row_stop)
+        sample[:, kept] = block[:, some[kept] - window.row_start]
+        sample_valid[:, kept] = valid[:, some[kept] - window.row_start]
         count += valid.sum((1, 2))
         least = np.minimum(least, np.where(valid, block, np.inf).min((1, 2)))
         most = np.maximum(most, np.where(valid, block, -np.inf).max((1, 2)))
@@ -79,7 +91,7 @@ def survey(cube: Cube) -> Survey:
         block[~valid] = 0
         noise.add(block, valid)
     low, high = ranges(np.concatenate(medians, 1), least, most)
-    return Survey(low, high, noise.sigma(), ~(most > least), count / (rows * cols))
+    return Survey(low, high, noise.sigma(), ~(most > least), count / (rows * cols), sample, sample_valid)
 
 
 def ranges(medians: NDArray[np.float32], least: NDArray[np.float64], most: NDArray[np.float64]) -> NDArray[np.float64]:

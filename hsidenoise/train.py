@@ -11,6 +11,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,19 @@ from torch import Tensor
 
 from . import metrics, progress
 from .device import pick
+from .eigen import Eigen, Moments, fit
+from .eigenpatches import EigenSampler
 from .errors import OutputExistsError, TrainingError, UsageError
 from .model.decsc import CONFIGS, DECSC, build, config_dict
-from .model.weights import Card, save
+from .model.weights import EIGEN_NORMALISATION, WINDOWS_NORMALISATION, Card, Model, save
 from .noise import PATTERNS, NoiseAccumulator, add_noise
 from .patches import Sampler, Scene, load_scenes, prefetch
 from .settings import TrainOptions, to_dict
 
 EMA = 0.998
 WARM_UP = 100
+#: Weights in the loss: of a Wiener filter's pilot, and of the residual at the fixed point.
+PILOT, DRIFT = 0.3, 3.0
 
 
 def train(data: Sequence[Path], output: Path, options: TrainOptions, *, quiet: bool = False) -> Card:
@@ -65,9 +70,8 @@ def train(data: Sequence[Path], output: Path, options: TrainOptions, *, quiet: b
         raise TrainingError(f"{options.val}: {len(shared)} validation scenes are in the training data too")
     patterns = options.patterns.split(",")
     model = build(options.arch, options.init).to(device)
-    sampler = Sampler(
-        scenes, bands=model.config.bands, edge=options.patch, patterns=patterns, seed=options.seed
-    )
+    draws = EigenSampler if model.config.frontend == "eigen" else Sampler
+    sampler = draws(scenes, bands=model.config.bands, edge=options.patch, patterns=patterns, seed=options.seed)
     run = Run(model, options, output, {s.name: s.digest for s in scenes})
     run.resume()
     log = output.with_suffix(".jsonl")
@@ -76,7 +80,7 @@ def train(data: Sequence[Path], output: Path, options: TrainOptions, *, quiet: b
     with progress.track(options.steps, f"train {options.arch}", quiet=quiet, unit="step") as bar, log.open("a") as out:
         bar.advance(run.step)
         for batch in prefetch(sampler, run.step, options.steps, options.batch):
-            record = run.advance(*(torch.from_numpy(part).to(device) for part in batch))
+            record = run.advance([torch.from_numpy(part).to(device) for part in batch])
             bar.advance(1, loss=f"{record['psnr']:.2f} dB", residual=f"{record['residual']:.1e}")
             last = run.step == options.steps
             if run.step % 20 == 0:
@@ -139,21 +143,24 @@ class Run:
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
         self.step = 0
         self.seconds = 0.0
+        self.threads = torch.get_num_threads() if next(model.parameters()).device.type == "cpu" else 1
+        self.pool = ThreadPoolExecutor(self.threads, initializer=lambda: torch.set_num_threads(1))
 
-    def advance(self, clean: Tensor, noisy: Tensor, sigma: Tensor) -> dict[str, Any]:
-        """One optimiser step; returns its record."""
+    def advance(self, batch: Sequence[Tensor]) -> dict[str, Any]:
+        """One optimiser step on a `hsidenoise.patches.Batch`; returns its record."""
         began = time.monotonic()
         options, model = self.options, self.model
         model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = options.lr * learning_rate(self.step, options.steps)
-        self.optimizer.zero_grad(set_to_none=True)
         evaluations = budget(self.step, options.steps, model.config.evaluations)
-        with self.precision(clean.device):
-            denoised, convergence = model(noisy, sigma, evaluations=evaluations, phantom_steps=options.unrolled)
-        error = (denoised - clean).square().mean((1, 2, 3))
-        loss = torch.log(error + 1e-6).mean() if options.loss == "log" else error.mean()
-        loss.backward()
+        # On a CPU parts of the batch go side by side, a thread each: a network this small leaves threads that share
+        # one operation waiting for each other.
+        parts = [self.pool.submit(self.gradient, evaluations, *part) for part in split(batch, self.threads)]
+        done = [part.result() for part in parts]
+        share = [len(found["error"]) / len(batch[0]) for _, found in done]
+        for parameter, *gradients in zip(model.parameters(), *(g for g, _ in done), strict=True):
+            parameter.grad = torch.stack([s * g for s, g in zip(share, gradients, strict=True)]).sum(0)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         if torch.isfinite(norm):
             self.optimizer.step()
@@ -162,16 +169,39 @@ class Run:
         for key, value in model.state_dict().items():
             self.average[key].lerp_(value, 1 - warm)
         self.seconds += time.monotonic() - began
+        error, before, residual = (torch.cat([f[key] for _, f in done]) for key in ("error", "noisy", "residual"))
         return {
             "step": self.step,
-            "loss": loss.item(),
-            "psnr": float(-10 * torch.log10(error.detach()).mean()),
-            "noisy": float(-10 * torch.log10((noisy - clean).square().mean((1, 2, 3)) + 1e-12).mean()),
-            "residual": float(convergence.residual.mean()),
+            "loss": sum(s * float(found["loss"]) for s, (_, found) in zip(share, done, strict=True)),
+            "psnr": float(-10 * torch.log10(error).mean()),
+            "noisy": float(-10 * torch.log10(before).mean()),
+            "residual": float(residual.mean()),
             "evaluations": evaluations,
             "gradient": norm.item(),
             "lr": self.optimizer.param_groups[0]["lr"],
             "seconds": round(self.seconds, 1),
+        }
+
+    def gradient(
+        self, evaluations: int, clean: Tensor, noisy: Tensor, sigma: Tensor, back: Tensor, rest: Tensor
+    ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        """Of the mean loss of some patches, by parameter; and what to tell of them."""
+        options, model = self.options, self.model
+        with self.precision(clean.device):
+            found = model.solve(noisy, sigma, evaluations=evaluations, phantom_steps=options.unrolled)
+        error = band_error(found.x - clean, back) + rest
+        loss = torch.log(error).mean() if options.loss == "log" else error.mean()
+        if model.config.wiener:
+            pilot = band_error(found.pilot - clean, back) + rest
+            loss = loss + PILOT * (torch.log(pilot).mean() if options.loss == "log" else pilot.mean())
+        if model.config.shrink < 1:
+            loss = loss + DRIFT * found.drift.mean()
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        return gradients, {
+            "loss": loss.detach(),
+            "error": error.detach(),
+            "noisy": band_error(noisy - clean, back) + rest,
+            "residual": found.convergence.residual,
         }
 
     def precision(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
@@ -240,6 +270,19 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
+def split(batch: Sequence[Tensor], parts: int) -> list[tuple[Tensor, ...]]:
+    """The batch in at most that many parts of about equal size."""
+    size = -(-len(batch[0]) // parts)
+    return list(zip(*(torch.split(part, size) for part in batch), strict=True))
+
+
+def band_error(error: Tensor, back: Tensor) -> Tensor:
+    """Mean squared error of the judged bands, (N, judged), from the error of a patch (N, bands, H, W)."""
+    flat = error.float().flatten(2)
+    gram = flat @ flat.transpose(1, 2) / flat.shape[2]
+    return torch.einsum("nji,nik,njk->nj", back, gram, back).clamp_min(0)
+
+
 def learning_rate(step: int, steps: int) -> float:
     """Fraction of the peak rate: linear warm-up, then a cosine down to 2 %."""
     if step < WARM_UP:
@@ -258,6 +301,11 @@ def _log(out: Any, record: dict[str, Any]) -> None:
     out.flush()
 
 
+def judged(model: Model) -> tuple[int, int]:
+    """Bands and edge of the windows a network is judged on: eigen-images need pixels for their statistics."""
+    return (31, 128) if model.frontend == "eigen" else (model.bands, 96)
+
+
 def val_windows(scenes: Sequence[Scene], bands: int, edge: int = 96) -> Iterator[tuple[str, np.ndarray]]:
     """One central crop of each scene, `bands` neighbours of its longest clean run."""
     for scene in scenes:
@@ -269,10 +317,10 @@ def val_windows(scenes: Sequence[Scene], bands: int, edge: int = 96) -> Iterator
         yield scene.name, scene.cube[first : first + bands, rows : rows + edge, cols : cols + edge]
 
 
-def validate(model: DECSC, scenes: Sequence[Scene], patterns: Sequence[str]) -> dict[str, Any]:
+def validate(model: Model, scenes: Sequence[Scene], patterns: Sequence[str]) -> dict[str, Any]:
     """MPSNR (dB), MSSIM and SAM (rad) by scene and pattern, and their means; noise is seeded."""
     table: dict[str, Any] = {}
-    for index, (name, clean) in enumerate(val_windows(scenes, model.config.bands)):
+    for index, (name, clean) in enumerate(val_windows(scenes, *judged(model))):
         for pattern in patterns:
             noisy = add_noise(clean, pattern, np.random.default_rng([7, index, PATTERNS.index(pattern)]))
             denoised = np.clip(apply(model, noisy), 0, 1)
@@ -284,13 +332,35 @@ def validate(model: DECSC, scenes: Sequence[Scene], patterns: Sequence[str]) -> 
 
 
 @torch.no_grad()
-def apply(model: DECSC, noisy: np.ndarray, sigma: np.ndarray | None = None) -> np.ndarray:
+def apply(model: Model, noisy: np.ndarray, sigma: np.ndarray | None = None) -> np.ndarray:
     """Denoise one patch (bands, rows, cols) whole, its noise estimated from itself unless given."""
     if sigma is None:
         accumulator = NoiseAccumulator(len(noisy))
         accumulator.add(noisy, np.ones(noisy.shape, bool))
         sigma = accumulator.sigma()
-    device = next(model.parameters()).device
+    if model.frontend == "eigen":
+        return _apply_eigen(model, noisy, np.maximum(sigma, 1e-4))
+    return _network(model, noisy, sigma)
+
+
+def _apply_eigen(model: Model, noisy: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    size = model.bands
+    eigen = learn(noisy, sigma, size)
+    images = eigen.project(noisy)
+    padded = np.concatenate([images, np.zeros((-len(images) % size, *images.shape[1:]), np.float32)])
+    done = [_network(model, padded[i : i + size], np.ones(size)) for i in range(0, len(padded), size)]
+    return eigen.restore(np.concatenate(done)[: len(images)])
+
+
+def learn(noisy: np.ndarray, sigma: np.ndarray, multiple: int) -> Eigen:
+    """The eigen-images of a patch in memory."""
+    moments = Moments(len(noisy))
+    moments.add(noisy, np.ones(noisy.shape[1:], bool))
+    return fit(moments.mean(), moments.covariance(), sigma, moments.pixels, multiple=multiple)
+
+
+def _network(model: Model, noisy: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     y = torch.from_numpy(np.ascontiguousarray(noisy))[None].to(device)
     x, _ = model(y, torch.from_numpy(sigma.astype(np.float32))[None].to(device))
     return np.asarray(x[0].cpu().numpy())
@@ -328,11 +398,15 @@ def measure_halo(model: DECSC, scenes: Sequence[Scene]) -> int:
     Compares whole windows with the same windows cut in two; rms over rows and bands against the network's own.
     """
     worst = 0
-    for _, clean in val_windows([s for s in scenes if min(s.cube.shape[1:]) >= 96][:4], model.config.bands):
+    for _, clean in val_windows([s for s in scenes if min(s.cube.shape[1:]) >= 96][:4], judged(model)[0]):
         noisy = add_noise(clean, "g55", np.random.default_rng(0))
         sigma = (noisy - clean).std((1, 2))
-        whole = apply(model, noisy, sigma)[:, :, 32:]
-        cut = apply(model, np.ascontiguousarray(noisy[:, :, 32:]), sigma)
+        if model.frontend == "eigen":
+            eigen = learn(noisy, sigma, model.bands)
+            noisy, clean = (eigen.project(x)[: model.bands] for x in (noisy, clean))
+            sigma = np.ones(model.bands)
+        whole = _network(model, noisy, sigma)[:, :, 32:]
+        cut = _network(model, np.ascontiguousarray(noisy[:, :, 32:]), sigma)
         error = np.sqrt(np.square(whole - clean[:, :, 32:]).mean())
         beyond = np.flatnonzero(np.sqrt(np.square(whole - cut).mean((0, 1))) > 0.1 * error)
         worst = max(worst, int(beyond.max()) + 1 if beyond.size else 0)
@@ -346,8 +420,9 @@ def describe(model: DECSC, judges: Sequence[Scene], run: Run, table: dict[str, A
         name=run.path.stem,
         arch=options.arch,
         config=config_dict(model.config),
+        normalisation=EIGEN_NORMALISATION if model.frontend == "eigen" else WINDOWS_NORMALISATION,
         noise=tuple(options.patterns.split(",")),
-        floor=round(measure_floor(model, judges), 5),
+        floor=0.0 if model.frontend == "eigen" else round(measure_floor(model, judges), 5),
         halo=measure_halo(model, judges),
         training={
             "steps": run.step,

@@ -90,7 +90,9 @@ def test_the_phantom_gradient_approaches_the_exact_one():
 
     errors = []
     for steps in (1, 5, 30):
-        (unrolled,) = phantom(f, (z,), steps=steps, damping=0.9)
+        (unrolled,), drift = phantom(f, (z,), steps=steps, damping=0.9)
+        assert drift.shape == (1,)
+        assert float(drift.detach()) < 1e-5
         (found,) = torch.autograd.grad(unrolled.sum(), gain)
         errors.append(float((found - exact).norm() / exact.norm()))
         torch.testing.assert_close(unrolled.detach(), z, rtol=1e-4, atol=1e-5)

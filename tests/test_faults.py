@@ -328,21 +328,22 @@ def test_shipped_weights_are_checked_against_their_sha256(scene, tmp_path, monke
     index = folder / "index.toml"
     index.write_text(f'[compact]\nfile = "compact.safetensors"\nsha256 = "{weights_.digest(file)}"\n')
     monkeypatch.setattr(weights_, "folder", lambda: folder)
-    record = denoise.run(scene, tmp_path / "out.tif", quiet=True)  # the default model
+    record = denoise.run(scene, tmp_path / "out.tif", quiet=True, model="compact")
     assert record["model"]["sha256"] == weights_.digest(file)
     with rasterio.open(tmp_path / "out.tif") as out:
         assert out.tags(ns="HSIDENOISE")["model"] == f"compact sha256:{weights_.digest(file)[:12]}"
     raw = bytearray(file.read_bytes())
     raw[-1] ^= 1
     file.write_bytes(raw)
-    for arguments in (["run", str(scene), "-o", str(tmp_path / "b.tif")], ["models"]):
+    run = ["run", str(scene), "-o", str(tmp_path / "b.tif"), "--model", "compact"]
+    for arguments in (run, ["models"]):
         done = CliRunner().invoke(app, arguments)
         assert done.exit_code == 1
         assert "sha256" in done.stderr
         assert done.stderr.count("\n") == 1
     file.unlink()
     with pytest.raises(WeightsError, match="cannot be read"):
-        denoise.run(scene, tmp_path / "b.tif", quiet=True)
+        denoise.run(scene, tmp_path / "b.tif", quiet=True, model="compact")
     assert not (tmp_path / "b.tif").exists()
 
 

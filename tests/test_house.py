@@ -17,10 +17,10 @@ HEAVY = ("torch", "matplotlib", "scipy", "rasterio", "h5py", "netCDF4", "spectra
 
 # A module imports from lower floors, and from its own floor within its own folder.
 FLOORS: dict[int, str] = {
-    0: "errors settings progress tiles metrics noise samples scenery",
-    1: "bands cube spectral model device",
+    0: "errors settings progress tiles metrics noise factors defects samples scenery",
+    1: "bands cube spectral eigen model device",
     2: "io",
-    3: "denoise job outputs engine probe survey summary train patches evaluate demo info"
+    3: "denoise job outputs engine frontends probe survey summary train patches eigenpatches evaluate demo info"
     " report measure verdict page figures pictures",
     4: "batch",
     5: "cli __init__ __main__",

@@ -10,7 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from hsidenoise.model import layers
-from hsidenoise.model.decsc import CONFIGS, DECSC, Config, Grid, build, dct, dct_atoms, reflect
+from hsidenoise.model.atoms import dct_atoms
+from hsidenoise.model.dct import dct
+from hsidenoise.model.decsc import CONFIGS, DECSC, Config, build
+from hsidenoise.model.grid import Grid, reflect
 
 TINY = Config(bands=5, shared=8, local=4, kernel=9, stride=4, depth=2, heads=2, evaluations=4)
 
@@ -64,7 +67,7 @@ def test_the_local_dictionary_is_a_3d_convolution_and_its_transpose():
     network = tiny()
     kernel = network.local["analysis"].detach()
     packed = network.local_kernel("analysis")
-    grid = Grid.over(13, 18, TINY, (0, 0))
+    grid = Grid.over(13, 18, TINY.kernel, TINY.stride, (0, 0))
     image = torch.randn(2, 5, grid.cell_rows * 4, grid.cell_cols * 4)
     cells = image.view(2, 5, grid.cell_rows, 4, grid.cell_cols, 4).permute(0, 1, 2, 4, 3, 5).flatten(-2)
     padded = F.pad(kernel, (0, 3, 0, 3))[:, None]
@@ -154,7 +157,7 @@ def test_one_step_is_equation_20_written_out():
     """S and H updated with PyTorch's own strided and transposed convolutions."""
     network = tiny()
     c = network.config
-    grid = Grid.over(16, 20, c, (0, 0))
+    grid = Grid.over(16, 20, c.kernel, c.stride, (0, 0))
     image = torch.rand(1, 5, 16, 20)
     cells = grid.to_cells(image)
     s, h = torch.randn(1, grid.rows, grid.cols, 8), torch.randn(1, 5, grid.rows, grid.cols, 4)
@@ -189,7 +192,7 @@ def test_one_step_is_equation_20_written_out():
 
 @pytest.mark.parametrize("shift", [(0, 0), (1, 3)])
 def test_cells_and_back(shift):
-    grid = Grid.over(21, 34, TINY, shift)
+    grid = Grid.over(21, 34, TINY.kernel, TINY.stride, shift)
     image = torch.rand(2, 5, 21, 34)
     assert torch.equal(grid.from_cells(grid.to_cells(image)), image)
 

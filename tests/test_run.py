@@ -509,7 +509,8 @@ class Starved:
     """A network that runs out of memory on anything longer than `most` pixels."""
 
     def __init__(self, model, most):
-        self.model, self.config, self.most, self.failures = model, model.config, most, 0
+        self.model, self.most, self.failures = model, most, 0
+        self.stride, self.period = model.stride, model.period
 
     def to(self, device):
         return self

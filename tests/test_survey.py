@@ -121,6 +121,7 @@ def test_the_same_in_blocks_of_any_height(monkeypatch):
 
 def test_memory_is_that_of_a_block(monkeypatch):
     monkeypatch.setattr(survey_, "BLOCK_SAMPLES", 100_000)
+    monkeypatch.setattr(survey_, "SAMPLE", 100_000)
     rng = np.random.default_rng(0)
     largest = []
 

@@ -149,7 +149,7 @@ def test_training_reduces_the_loss(cubes, tmp_path):
     sampler = Sampler(load_scenes(cubes), bands=7, edge=16, patterns=["g55"], seed=0)
     batch = [torch.from_numpy(part) for part in sampler.batch(0, 4)]
     run = training.Run(network, options(steps=60, lr=3e-3), tmp_path / "x.safetensors", {})
-    losses = [run.advance(*batch)["loss"] for _ in range(25)]
+    losses = [run.advance(batch)["loss"] for _ in range(25)]
     assert losses[-1] < losses[0] - 0.2
 
 

@@ -11,6 +11,12 @@ and the clean patch is K' S* + D' H* (eq. 21). Analysis W, synthesis and reconst
 Ours beside the paper's (``noise_weighted``): told the noise sigma of each band, the residual is weighted by it,
 W diag(w) (Y - K S - D H) with w_b falling as 1 / sigma_b^2 beyond the cleanest quarter of the bands, and thresholds
 and gates follow the noise that is left. Clean bands then guide noisy ones.
+
+Ours too (``frontend = "eigen"``): the network sees eigen-images (`hsidenoise.eigen`), whose noise is white with unit
+variance and whose signal reaches hundreds; Net1 and Net2 then look at asinh of the codes. With ``shrink`` < 1 the codes
+are damped at each step (the ridge of an elastic net): else it is left open which of S and H explains what both can,
+and the solver creeps. With ``wiener``, what the dictionaries reconstruct is the pilot of a Wiener filter on the noisy
+images: codes on a grid of stride 4 know which frequencies a place has, the filter treats all pixels alike.
 """
 
 from __future__ import annotations
@@ -20,10 +26,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import layers
+from .atoms import dct_atoms, image_atoms, kaiming
+from .dct import dct_wiener
 from .deq import Convergence, State, fixed_point, phantom
+from .grid import Grid
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,12 @@ class Config:
         Whether the data term is weighted by each band's noise; False is the paper's network.
     evaluations, tolerance
         Most evaluations of f in inference, and the relative residual at which a patch counts as converged.
+    frontend
+        What a patch holds: ``windows`` of neighbouring bands, or ``eigen``-images.
+    shrink
+        Factor on the codes at each step, in (0, 1]; 1 is the paper's network.
+    wiener
+        Whether the reconstruction is the pilot of a Wiener filter (`hsidenoise.model.dct.dct_wiener`) or the answer.
     """
 
     bands: int = 31
@@ -58,6 +74,9 @@ class Config:
     noise_weighted: bool = False
     evaluations: int = 20
     tolerance: float = 1e-3
+    frontend: str = "windows"
+    shrink: float = 1.0
+    wiener: bool = False
 
     def __post_init__(self) -> None:
         """Refuse shapes that no network has: configurations come from files too.
@@ -73,12 +92,19 @@ class Config:
                 raise ValueError(f"{name} {value!r} is not a whole number from 1 to {most}")
         if not isinstance(self.tolerance, float | int) or not 0 <= self.tolerance < 1:
             raise ValueError(f"tolerance {self.tolerance!r} is not between 0 and 1")
+        if self.frontend not in FRONTENDS:
+            raise ValueError(f"frontend {self.frontend!r} is not one of {', '.join(FRONTENDS)}")
+        if not isinstance(self.shrink, float | int) or not 0 < self.shrink <= 1:
+            raise ValueError(f"shrink {self.shrink!r} is not in (0, 1]")
+        if type(self.wiener) is not bool:
+            raise ValueError(f"wiener {self.wiener!r} is not true or false")
         if self.stride > self.kernel:
             raise ValueError(f"stride {self.stride} leaves pixels that no atom of {self.kernel} pixels covers")
         if self.shared % self.heads:
             raise ValueError(f"{self.shared} atoms do not divide into {self.heads} heads")
 
 
+FRONTENDS = ("windows", "eigen")
 
 #: The largest value of each field of a `Config`.
 LIMITS = {
@@ -89,13 +115,20 @@ LIMITS = {
 #: Sigma added in quadrature to every band's: no band is trusted beyond it.
 NOISE_FLOOR = 0.003
 
+#: Rms of codes below which training does not ask how well the solver found them: what is all noise has none.
+FAINT = 0.25
+
 #: The named configurations: the paper's, and one for two CPU cores (chosen in docs/models.md).
 CONFIGS: dict[str, Config] = {
     "decsc": Config(),
     "compact": Config(
         shared=128, local=32, kernel=8, stride=4, depth=2, heads=8, ratio=2, noise_weighted=True, evaluations=12
     ),
-}
+    "eigen": Config(
+        bands=8, shared=128, local=64, kernel=8, stride=4, depth=2, heads=8, ratio=2, evaluations=12,
+        frontend="eigen", shrink=0.7, wiener=True,
+    ),
+}  # fmt: skip
 
 
 class Packed(NamedTuple):
@@ -110,6 +143,25 @@ class Packed(NamedTuple):
     theta_shared: Tensor
     theta_local: Tensor
     gate: Tensor | None
+
+
+class Solved(NamedTuple):
+    """What `DECSC.solve` finds.
+
+    Parameters
+    ----------
+    x, pilot
+        The answer and the dictionaries' reconstruction, (N, B, H, W); the same but for a Wiener filter.
+    drift
+        Relative residual where the gradient is taken, (N,).
+    convergence
+        Of the solver.
+    """
+
+    x: Tensor
+    pilot: Tensor
+    drift: Tensor
+    convergence: Convergence
 
 
 class DECSC(nn.Module):
@@ -132,34 +184,66 @@ class DECSC(nn.Module):
         local = kaiming(c.local, 3, c.kernel)
         self.shared = nn.ParameterDict({name: shared.clone() for name in ("analysis", "synthesis", "reconstruction")})
         self.local = nn.ParameterDict({name: local.clone() for name in ("analysis", "synthesis", "reconstruction")})
-        self.theta_shared = nn.Parameter(torch.full((c.shared,), 0.01))
-        self.theta_local = nn.Parameter(torch.full((c.local,), 0.01))
+        unit = c.frontend == "eigen"
+        self.theta_shared = nn.Parameter(torch.full((c.shared,), 1.5 if unit else 0.01))
+        self.theta_local = nn.Parameter(torch.full((c.local,), 1.5 if unit else 0.01))
         if c.noise_weighted:
             self.slope_shared = nn.Parameter(torch.full((c.shared,), 0.3))
             self.slope_local = nn.Parameter(torch.full((c.local,), 0.25))
             self.slope_gate = nn.Parameter(torch.zeros(c.local))
         self.net1 = nn.Sequential(
             *(
-                layers.SwinBlock(c.shared, c.heads, c.window, shift=(i % 2) * (c.window // 2), ratio=c.ratio)
+                layers.SwinBlock(c.shared, c.heads, c.window, (i % 2) * (c.window // 2), c.ratio, squash=unit)
                 for i in range(c.depth)
             )
         )
-        self.net2 = layers.DetailEnhancement(c.local)
+        self.net2 = layers.DetailEnhancement(c.local, squash=unit)
         if init == "frame":
             self._start_as_frame()
         elif init != "kaiming":
             raise ValueError(f"init must be frame or kaiming, not {init!r}")
 
+    @property
+    def frontend(self) -> str:
+        """What it wants to be shown: ``windows`` or ``eigen``."""
+        return self.config.frontend
+
+    @property
+    def bands(self) -> int:
+        """Bands, or eigen-images, of a patch."""
+        return self.config.bands
+
+    @property
+    def stride(self) -> int:
+        """Pixels between codes: the grid can be shifted by less."""
+        return self.config.stride
+
+    @property
+    def period(self) -> int:
+        """Pixels after which the network repeats itself: code grid times attention window."""
+        return self.config.stride * self.config.window
+
+    @property
+    def floats_per_pixel(self) -> float:
+        """Memory for a pixel of a patch: codes, the solver's history and temporaries."""
+        c = self.config
+        return (c.shared + c.bands * c.local) / c.stride**2 * 2 * 8 + 6 * c.bands
+
     @torch.no_grad()
     def _start_as_frame(self) -> None:
         c = self.config
         overlap = (c.kernel / c.stride) ** 2
-        for dictionary, atoms in (
-            (self.shared, dct_atoms(c.shared, c.bands, c.kernel) / math.sqrt(overlap)),
-            (self.local, dct_atoms(c.local, 3, c.kernel) / math.sqrt(3 * overlap)),
-        ):
+        if c.frontend == "eigen":  # no order along the components: atoms of one component each
+            shared = image_atoms(c.shared, c.bands, c.kernel) / math.sqrt(overlap)
+            local = F.pad(image_atoms(c.local, 1, c.kernel), (0, 0, 0, 0, 1, 1)) / math.sqrt(overlap)
+        else:
+            shared = dct_atoms(c.shared, c.bands, c.kernel) / math.sqrt(overlap)
+            local = dct_atoms(c.local, 3, c.kernel) / math.sqrt(3 * overlap)
+        for dictionary, atoms in ((self.shared, shared), (self.local, local)):
             for kernel in dictionary.values():
                 kernel.copy_(atoms)
+            # Damped codes that share the image between them sum to 2 a / (1 + a) of it.
+            dictionary["reconstruction"].mul_((1 + c.shrink) / (2 * c.shrink))
         for block in self.net1:
             assert isinstance(block, layers.SwinBlock)
             for last in (block.proj, block.mlp[2]):
@@ -168,7 +252,7 @@ class DECSC(nn.Module):
         for kernel in self.net2.difference.parameters():
             kernel.mul_(0.05)
         self.net2.expand.weight.mul_(0.05)
-        nn.init.constant_(self.net2.expand.bias, 3.0)  # type: ignore[arg-type]  # Conv3d has a bias here
+        nn.init.constant_(self.net2.expand.bias, 6.0 if c.frontend == "eigen" else 3.0)  # type: ignore[arg-type]  # Conv3d has a bias here
 
     def pack(self, sigma: Tensor) -> Packed:
         """What `step` needs besides the data, once per forward pass; `sigma` is (N, B)."""
@@ -204,9 +288,11 @@ class DECSC(nn.Module):
         residual = weigh(explained - self.spread_shared(s, packed.spread_shared), packed.weight)
         s = self.analyse_shared(residual, packed.analyse_shared).add_(s)
         s = self.net1(layers.soft_threshold(s, packed.theta_shared))
+        s = s if self.config.shrink == 1 else s * self.config.shrink
         residual = weigh(explained - self.spread_shared(s, packed.spread_shared), packed.weight)
         h = self.analyse_local(residual, packed.analyse_local).add_(h)
         h = self.net2(layers.soft_threshold(h, packed.theta_local), packed.difference, packed.gate)
+        h = h if self.config.shrink == 1 else h * self.config.shrink
         return s, h
 
     def shared_kernel(self, name: str) -> Tensor:
@@ -244,7 +330,6 @@ class DECSC(nn.Module):
         evaluations: int | None = None,
         tolerance: float | None = None,
         shift: tuple[int, int] = (0, 0),
-        phantom_steps: int = 0,
     ) -> tuple[Tensor, Convergence]:
         """Denoise patches.
 
@@ -259,16 +344,31 @@ class DECSC(nn.Module):
             Of the solver; the configuration's by default.
         shift
             Moves the code grid by this many pixels (rows, columns).
-        phantom_steps
-            In training: unrolled steps that carry the gradient (`hsidenoise.model.deq.phantom`).
 
         Returns
         -------
         x, convergence
             Clean patches (N, B, H, W), and how the codes came to their fixed point.
         """
+        found = self.solve(y, sigma, evaluations=evaluations, tolerance=tolerance, shift=shift)
+        return found.x, found.convergence
+
+    def solve(
+        self,
+        y: Tensor,
+        sigma: Tensor | None = None,
+        *,
+        evaluations: int | None = None,
+        tolerance: float | None = None,
+        shift: tuple[int, int] = (0, 0),
+        phantom_steps: int = 0,
+    ) -> Solved:
+        """As `forward`, with all that training looks at.
+
+        `phantom_steps` are unrolled steps that carry the gradient (`hsidenoise.model.deq.phantom`).
+        """
         c = self.config
-        grid = Grid.over(y.shape[-2], y.shape[-1], c, shift)
+        grid = Grid.over(y.shape[-2], y.shape[-1], c.kernel, c.stride, shift)
         cells = grid.to_cells(y)
         n, b = y.shape[:2]
         if sigma is None:
@@ -287,113 +387,22 @@ class DECSC(nn.Module):
             evaluations=c.evaluations if evaluations is None else evaluations,
             tolerance=c.tolerance if tolerance is None else tolerance,
         )
+        drift = convergence.residual
         if phantom_steps:
-            z = phantom(lambda z: _float(self.step(cells, z, packed)), z, steps=phantom_steps)
+            z, drift = phantom(lambda z: _float(self.step(cells, z, packed)), z, steps=phantom_steps, floor=FAINT)
         s, h = z
         x = self.spread_shared(s, layers.transpose_kernel(self.shared_kernel("reconstruction")))
         x = x + self.spread_local(h, layers.transpose_kernel(self.local_kernel("reconstruction")))
-        return grid.from_cells(x.float()), convergence
-
-
-class Grid(NamedTuple):
-    """Where the codes of an image sit: every pixel is covered by as many atoms as an inner one.
-
-    Parameters
-    ----------
-    rows, cols
-        Codes along each axis.
-    top, left
-        Pixels the image is padded by, by reflection, before the first code.
-    height, width
-        Of the image.
-    cell_rows, cell_cols
-        Space-to-depth cells along each axis.
-    stride
-        Pixels between codes.
-    """
-
-    rows: int
-    cols: int
-    top: int
-    left: int
-    height: int
-    width: int
-    cell_rows: int
-    cell_cols: int
-    stride: int
-
-    @classmethod
-    def over(cls, height: int, width: int, config: Config, shift: tuple[int, int]) -> Grid:
-        """The grid for an image of this size, moved by `shift` pixels."""
-        k, s = config.kernel, config.stride
-        top, left = (k - s + d % s for d in shift)
-        rows, cols = math.ceil((top + height) / s), math.ceil((left + width) / s)
-        extra = math.ceil(k / s) - 1
-        return cls(rows, cols, top, left, height, width, rows + extra, cols + extra, s)
-
-    def to_cells(self, image: Tensor) -> Tensor:
-        """(N, B, H, W) to (N, B, cell_rows, cell_cols, s^2)."""
-        s = self.stride
-        bottom = self.cell_rows * s - self.top - self.height
-        right = self.cell_cols * s - self.left - self.width
-        padded = reflect(image, self.top, bottom, axis=2)
-        padded = reflect(padded, self.left, right, axis=3)
-        n, b = image.shape[:2]
-        cells = padded.view(n, b, self.cell_rows, s, self.cell_cols, s).permute(0, 1, 2, 4, 3, 5)
-        return cells.reshape(n, b, self.cell_rows, self.cell_cols, s * s)
-
-    def from_cells(self, cells: Tensor) -> Tensor:
-        """The inverse of `to_cells`, cropped to the image."""
-        n, b = cells.shape[:2]
-        s = self.stride
-        image = cells.reshape(n, b, self.cell_rows, self.cell_cols, s, s).permute(0, 1, 2, 4, 3, 5)
-        image = image.reshape(n, b, self.cell_rows * s, self.cell_cols * s)
-        return image[:, :, self.top : self.top + self.height, self.left : self.left + self.width]
+        x = pilot = grid.from_cells(x.float())
+        if c.wiener:
+            level = sigma[:, :, None, None].clamp_min(NOISE_FLOOR)
+            x = level * dct_wiener(y / level, pilot / level)
+        return Solved(x, pilot, drift, convergence)
 
 
 def weigh(residual: Tensor, weight: Tensor | None) -> Tensor:
     """The residual times each band's weight; as it is where bands are not weighted."""
     return residual if weight is None else residual.mul_(weight)
-
-
-def reflect(x: Tensor, before: int, after: int, axis: int) -> Tensor:
-    """Mirror `x` beyond both ends of `axis`, as often as it takes: one pixel is enough."""
-    size = x.shape[axis]
-    index = torch.arange(-before, size + after, device=x.device)
-    period = max(2 * (size - 1), 1)
-    index = index.remainder(period)
-    index = torch.where(index < size, index, period - index)
-    return x.index_select(axis, index)
-
-
-def kaiming(atoms: int, channels: int, size: int) -> nn.Parameter:
-    """The paper's draw for a dictionary (atoms, channels, k, k)."""
-    kernel = torch.empty(atoms, channels, size, size)
-    nn.init.kaiming_uniform_(kernel, a=math.sqrt(5))
-    return nn.Parameter(kernel)
-
-
-def dct_atoms(atoms: int, channels: int, size: int) -> Tensor:
-    """The `atoms` smoothest atoms of the 3-D DCT-II, unit norm; (atoms, channels, k, k).
-
-    Smooth means a small sum of spatial radius and weighted spectral frequency: spectra vary less than pictures.
-    """
-    if atoms > channels * size * size:
-        raise ValueError(f"{atoms} atoms do not fit in {channels} x {size} x {size}")
-    spectral, spatial = dct(channels), dct(size)
-    b, i, j = torch.meshgrid(torch.arange(channels), torch.arange(size), torch.arange(size), indexing="ij")
-    roughness = (i**2 + j**2).double().sqrt() + 1.5 * b
-    order = roughness.flatten().argsort(stable=True)[:atoms]
-    b, i, j = (axis.flatten()[order] for axis in (b, i, j))
-    return torch.einsum("ab,ai,aj->abij", spectral[b], spatial[i], spatial[j]).float()
-
-
-def dct(size: int) -> Tensor:
-    """The orthonormal DCT-II matrix, one basis vector a row; float64."""
-    n = torch.arange(size, dtype=torch.float64)
-    basis = torch.cos(math.pi * (n[None] + 0.5) * n[:, None] / size) * math.sqrt(2 / size)
-    basis[0] /= math.sqrt(2)
-    return basis
 
 
 def build(arch: str, init: str = "frame", **changes: Any) -> DECSC:

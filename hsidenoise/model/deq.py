@@ -137,13 +137,26 @@ def fixed_point(
     return best, Convergence(best_at, best_residual, best_residual < tolerance)
 
 
-def phantom(f: Map, z: State, *, steps: int = 5, damping: float = 0.9) -> State:
+def phantom(
+    f: Map, z: State, *, steps: int = 5, damping: float = 0.9, floor: float = 0.0
+) -> tuple[State, Tensor]:
     """Attach a gradient to a fixed point by a few damped, unrolled steps (Geng et al., NeurIPS 2021).
 
     ``z <- (1 - damping) z + damping f(z)``, `steps` times from the detached `z`; at a fixed point the value stays and
     the gradient is a truncated Neumann series of the implicit one.
+
+    Returns
+    -------
+    z, drift
+        The state, and ``|f(z) - z| / |f(z)|`` of the last step for each sample, (N,), with its gradient: training that
+        keeps it small keeps f a contraction. `floor` is the rms that a state is taken to have at least.
     """
     z = tuple(part.detach() for part in z)
+    drift = torch.zeros(z[0].shape[0], device=z[0].device)
     for _ in range(steps):
-        z = tuple(torch.lerp(old, new, damping) for old, new in zip(z, f(z), strict=True))
-    return z
+        value = f(z)
+        change = tuple(new - old for old, new in zip(z, value, strict=True))
+        least = floor**2 * sum(part[0].numel() for part in value) + 1e-12
+        drift = (_dot(change, change) / _dot(value, value).detach().clamp_min(least)).clamp_min(1e-12).sqrt()
+        z = tuple(torch.lerp(old, new, damping) for old, new in zip(z, value, strict=True))
+    return z, drift

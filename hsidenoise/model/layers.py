@@ -59,12 +59,13 @@ class SwinBlock(nn.Module):
     """Windowed self-attention and an MLP, both residual (Liu et al., ICCV 2021), on codes (N, h, w, C).
 
     Windows that reach over the border are padded, and what was padded is masked out of the attention; a shifted
-    block starts its windows `shift` cells earlier. Every size h, w >= 1 works.
+    block starts its windows `shift` cells earlier. Every size h, w >= 1 works. With `squash` it looks at asinh of the
+    codes: normalised as they are, a code of hundreds would hide all others of its cell.
     """
 
-    def __init__(self, dim: int, heads: int, window: int, shift: int, ratio: int) -> None:
+    def __init__(self, dim: int, heads: int, window: int, shift: int, ratio: int, squash: bool = False) -> None:
         super().__init__()
-        self.heads, self.window, self.shift = heads, window, shift
+        self.heads, self.window, self.shift, self.squash = heads, window, shift, squash
         self.norm1 = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
@@ -80,8 +81,8 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, h, w, C) to the same."""
-        x = x + self.attend(self.norm1(x))
-        mixed: Tensor = self.mlp(self.norm2(x))
+        x = x + self.attend(self.norm1(torch.asinh(x) if self.squash else x))
+        mixed: Tensor = self.mlp(self.norm2(torch.asinh(x) if self.squash else x))
         return x + mixed
 
     def attend(self, x: Tensor) -> Tensor:
@@ -138,10 +139,11 @@ class DifferenceConv(nn.Module):
 
 
 class DetailEnhancement(nn.Module):
-    """Net2: difference convolution, then a voxel-wise gate, on codes (N, B, h, w, C)."""
+    """Net2: difference convolution, then a voxel-wise gate, on codes (N, B, h, w, C); or on asinh of them."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, squash: bool = False) -> None:
         super().__init__()
+        self.squash = squash
         self.difference = DifferenceConv(channels)
         self.squeeze = nn.Conv3d(channels, channels // 2, 3, padding=1)
         self.expand = nn.Conv3d(channels // 2, channels, 3, padding=1)
@@ -151,8 +153,8 @@ class DetailEnhancement(nn.Module):
 
         `merged` is `DifferenceConv.kernel()`, made once for many calls; `bias` is added before the gate's sigmoid.
         """
-        x = x + F.relu_(conv3d(x, *merged))
-        gate = F.relu_(conv3d(x, self.squeeze.weight, self.squeeze.bias))
+        x = x + F.relu_(conv3d(torch.asinh(x) if self.squash else x, *merged))
+        gate = F.relu_(conv3d(torch.asinh(x) if self.squash else x, self.squeeze.weight, self.squeeze.bias))
         gate = conv3d(gate, self.expand.weight, self.expand.bias)
         if bias is not None:
             gate = gate.add_(bias)

@@ -15,10 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError
+from .dct import EDGE, Threshold
 from .decsc import DECSC, Config
 
 #: A safetensors header beyond this is not a card but an attack (the largest of ours has 10 kB).
 MOST_HEADER_BYTES = 1_000_000
+
+
+#: The weights that ``auto`` stands for.
+DEFAULT = "dct"
+WINDOWS_NORMALISATION = "each window of bands: 0.1 and 99.9 percentiles of 4 x 4 block medians to [0, 1]"
+EIGEN_NORMALISATION = "each band: mean removed, divided by noise sigma; rotated to the eigenvectors of the covariance"
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Card:
     name: str
     arch: str
     config: dict[str, Any]
-    normalisation: str = "each window of bands: 0.1 and 99.9 percentiles of 4 x 4 block medians to [0, 1]"
+    normalisation: str = WINDOWS_NORMALISATION
     noise: tuple[str, ...] = ()
     sigma_range: tuple[float, float] = (0.0, 95 / 255)
     floor: float = 0.0
@@ -68,11 +75,22 @@ class Card:
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A weight file on disk; `sha256` is known for files that ship with the package."""
+    """A weight file on disk; `sha256` is known for files that ship with the package. A built-in model has no `path`."""
 
     name: str
-    path: Path
+    path: Path | None
     sha256: str = ""
+
+
+#: What runs in an engine.
+Model = DECSC | Threshold
+
+#: The model that has no weights.
+BUILT_IN = WeightFile("dct", None)
+BUILT_IN_CARD = Card(
+    "dct", "dct", {}, normalisation=EIGEN_NORMALISATION, noise=("gaussian",), halo=EDGE,
+    citation="O. Guleryuz, Weighted averaging for denoising with overcomplete dictionaries, IEEE TIP, 2007",
+)  # fmt: skip
 
 
 def folder() -> Path:
@@ -91,6 +109,11 @@ def shipped() -> dict[str, WeightFile]:
     return {name: WeightFile(name, folder() / e["file"], e["sha256"]) for name, e in entries.items()}
 
 
+def available() -> dict[str, WeightFile]:
+    """All models that can be named: what is shipped, and the built-in one."""
+    return shipped() | {BUILT_IN.name: BUILT_IN}
+
+
 def find(name: str) -> WeightFile:
     """The weights called `name`, or the file of that name.
 
@@ -99,15 +122,14 @@ def find(name: str) -> WeightFile:
     WeightsError
         No such weights.
     """
-    known = shipped()
+    known = available()
     if name == "auto":
-        name = "compact"
+        name = DEFAULT
     if name in known:
         return known[name]
     if name.endswith(".safetensors") and Path(name).is_file():
         return WeightFile(Path(name).stem, Path(name))
-    listed = ", ".join(known) or "none are installed"
-    raise WeightsError(f"--model {name}: no such weights; shipped: {listed}; or give a .safetensors file")
+    raise WeightsError(f"--model {name}: no such weights; shipped: {', '.join(known)}; or give a .safetensors file")
 
 
 def digest(path: Path) -> str:
@@ -124,6 +146,8 @@ def read_card(file: WeightFile) -> Card:
     WeightsError
         The file is missing, was altered, or is no hsidenoise weight file.
     """
+    if file.path is None:
+        return BUILT_IN_CARD
     try:
         if file.sha256 and digest(file.path) != file.sha256:
             raise WeightsError(f"{file.path}: sha256 differs from weights/index.toml; reinstall hsidenoise")
@@ -149,8 +173,8 @@ def read_card(file: WeightFile) -> Card:
         raise WeightsError(f"{file.path}: a safetensors file without an hsidenoise card") from error
 
 
-def load(file: WeightFile) -> tuple[DECSC, Card]:
-    """The network in evaluation mode, in float32, and its card.
+def load(file: WeightFile) -> tuple[Model, Card]:
+    """The network in evaluation mode, in float32, and its card; or the built-in model.
 
     Raises
     ------
@@ -161,6 +185,8 @@ def load(file: WeightFile) -> tuple[DECSC, Card]:
     import safetensors.torch
 
     card = read_card(file)
+    if file.path is None:
+        return Threshold(), card
     try:
         model = DECSC(Config(**card.config))
         state = {k: v.float() for k, v in safetensors.torch.load_file(file.path).items()}

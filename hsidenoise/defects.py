@@ -1,0 +1,244 @@
+"""What is wrong with single samples and columns: dead and saturated pixels, impulses, dead columns, stripes.
+
+Such samples would wreck second-order statistics and drag their neighbours along. They are found by comparing each band
+with what all others predict of it (`hsidenoise.factors`), columns are moved back, and lost samples are predicted; what
+is left is noise that bands have to themselves, band by band of one strength.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .factors import Array, factor_scores, leverage, loadings, uniqueness, with_holes
+
+Mask = NDArray[np.bool_]
+
+#: A value is suspect that this share of a band's samples has, and ten times as many as its neighbours in value.
+SHARE, PEAK = 0.005, 10
+#: Suspect values that lie scattered are impulses; in patches they are saturation or clamped shadows, which stay.
+CLUSTERED = 0.3
+#: Share of a column that has one value, beyond which it is dead.
+DEAD = 0.95
+#: Standard errors by which a column's mean, or a sample, must differ from what other bands predict.
+STRIPE, IMPULSE = 5.0, 6.0
+#: Typical deviation over the expected one, below which a band's noise has a heavy tail.
+HEAVY = 0.5
+#: Least rows to judge columns by.
+ROWS = 16
+#: Share of a band's samples that must be impulses before any is taken for one: a rare material is not noise.
+MANY = 0.02
+#: Pixels that statistics need at most.
+ENOUGH = 16_000
+
+
+@dataclass(frozen=True)
+class Defects:
+    """The defects of a scene, and what it takes to mend them. Bands are those of the sample.
+
+    Parameters
+    ----------
+    stuck
+        Values that dead or saturated samples have, by band.
+    dead
+        Dead columns, (bands, cols).
+    offset
+        What a stripe adds to a column, raw units, (bands, cols); zero elsewhere.
+    spiky
+        Bands with impulses of any value, (bands,).
+    mean, sigma, factors
+        Of the spectra without defects, raw units; `factors` as in `hsidenoise.factors`.
+    lost
+        Share of each band's samples that are predicted, (bands,).
+    """
+
+    stuck: tuple[NDArray[np.float32], ...] = field(repr=False)
+    dead: Mask = field(repr=False)
+    offset: Array = field(repr=False)
+    spiky: Mask = field(repr=False)
+    mean: Array = field(repr=False)
+    sigma: Array = field(repr=False)
+    factors: Array = field(repr=False)
+    lost: Array = field(repr=False)
+
+    def mend(self, values: NDArray[np.float32], valid: Mask, first: int) -> tuple[NDArray[np.float32], Mask]:
+        """Columns moved back and lost samples predicted.
+
+        Parameters
+        ----------
+        values, valid
+            A block (bands, rows, cols) in raw units, and which samples are measurements at all.
+        first
+            Column of the scene the block starts at.
+
+        Returns
+        -------
+        mended, good
+            The block, and which samples are as they were measured but for a stripe's offset.
+        """
+        columns = slice(first, first + values.shape[2])
+        moved = values - self.offset[:, None, columns].astype(np.float32)
+        good = valid & ~self.lost_in(values, first)
+        white = ((moved - self.mean[:, None, None]) / self.sigma[:, None, None]).reshape(len(values), -1)
+        flat = good.reshape(len(values), -1)
+        scores, _ = factor_scores(white.astype(np.float32), flat, self.factors)
+        if self.spiky.any():
+            hit, _ = impulses(white - self.factors @ scores, flat, self.factors)
+            flat = flat & ~(hit & self.spiky[:, None])
+            scores, _ = factor_scores(white.astype(np.float32), flat, self.factors)
+            good = flat.reshape(values.shape)
+        predicted = (self.factors @ scores).reshape(values.shape) * self.sigma[:, None, None]
+        predicted += self.mean[:, None, None]
+        return np.where(good | ~valid, moved, predicted.astype(np.float32)), good
+
+    def lost_in(self, values: NDArray[np.float32], first: int) -> Mask:
+        """Samples of a block that hold nothing: stuck, or in a dead column."""
+        found = np.zeros(values.shape, bool)
+        for b, stuck in enumerate(self.stuck):
+            if stuck.size:
+                found[b] = np.isin(values[b], stuck)
+        found |= self.dead[:, None, first : first + values.shape[2]]
+        # Where most bands are lost nothing is left to predict them from: that pixel is as it is.
+        found &= found.mean(0) <= 0.5
+        return found
+
+
+def find(sample: NDArray[np.float32], valid: Mask, usual: Mask, rounds: int = 3) -> Defects | None:
+    """Look for defects in some rows of a scene; None where there are none.
+
+    Parameters
+    ----------
+    sample, valid
+        (bands, rows, cols): full rows, spread over the scene. Every band has valid samples of more than one value.
+    usual
+        Samples to learn from, unless they are defects; the same shape.
+    rounds
+        Of finding stripes and learning from what they left.
+    """
+    bands, rows, cols = sample.shape
+    stuck, dead = recurring(sample, valid)
+    blank = np.zeros((bands, cols))
+    nothing = Defects(stuck, dead, blank, np.zeros(bands, bool), blank[:, 0], blank[:, 0], blank, blank[:, 0])
+    good = valid & usual & ~nothing.lost_in(sample, 0)
+    offset, spiky = blank.copy(), np.zeros(bands, bool)
+    keep = good
+    sigma: Array | None = None
+    for last in (*[False] * (rounds - 1), True):
+        moved = sample - offset[:, None].astype(np.float32)
+        sigma = noise_of(moved, keep, sigma)
+        mean, factors = model_of(moved, keep, sigma)
+        white = ((moved - mean[:, None, None]) / sigma[:, None, None]).reshape(bands, -1).astype(np.float32)
+        scores, _ = factor_scores(white, keep.reshape(bands, -1), factors)
+        rest = (white - factors @ scores).reshape(sample.shape)
+        if rows >= ROWS and not last:
+            found = stripes(rest, good, factors)
+            offset += sigma[:, None] * found
+            rest -= found[:, None]
+        hit, heavy = impulses(rest.reshape(bands, -1), good.reshape(bands, -1), factors)
+        spiky |= heavy & (hit.sum(1) > MANY * np.maximum(good.sum((1, 2)), 1))
+        hit[~spiky] = False
+        keep = good & ~hit.reshape(sample.shape)
+    assert sigma is not None
+    lost = (valid & ~keep & (usual | nothing.lost_in(sample, 0))).sum((1, 2)) / np.maximum(valid.sum((1, 2)), 1)
+    if not (offset.any() or lost.any()):
+        return None
+    return Defects(stuck, dead, offset, spiky, mean, sigma, factors, lost)
+
+
+def recurring(sample: NDArray[np.float32], valid: Mask) -> tuple[tuple[NDArray[np.float32], ...], Mask]:
+    """Values that dead and saturated samples have, by band; and dead columns (bands, cols)."""
+    bands, rows, cols = sample.shape
+    stuck = []
+    dead = np.zeros((bands, cols), bool)
+    for b in range(bands):
+        values, index, count = np.unique(sample[b], return_inverse=True, return_counts=True)
+        index = np.where(valid[b], index.reshape(rows, cols), -1)
+        count = np.bincount(index[valid[b]], minlength=len(values))
+        total = max(int(valid[b].sum()), 1)
+        if len(count) < 12:  # no measurement: classes, flags
+            stuck.append(np.empty(0, np.float32))
+            continue
+        around = np.pad(count, 5, mode="reflect")
+        usual = np.median([around[i : i + len(count)] for i in range(11) if i != 5], axis=0)
+        suspect = (count > SHARE * total) & (count > PEAK * usual) & (count >= ROWS)
+        found = []
+        for v in np.flatnonzero(suspect):
+            here = index == v
+            if rows >= ROWS:
+                full = here.sum(0) > DEAD * np.maximum(valid[b].sum(0), 1)
+                dead[b] |= full
+                here &= ~full
+            share = here.mean()
+            pairs = (here[:, 1:] & here[:, :-1]).sum() / max(here[:, 1:].sum(), 1)
+            if share > SHARE and pairs - share < CLUSTERED * (1 - share):
+                found.append(values[v])
+        stuck.append(np.array(found, np.float32))
+    return tuple(stuck), dead
+
+
+def noise_of(sample: NDArray[np.float32], good: Mask, start: Array | None = None) -> Array:
+    """Noise sigma of each band from differences of neighbours, each column's mean difference removed: no stripes.
+
+    `start` is about what it is, where that is known.
+    """
+    bands = len(sample)
+    both = good[:, :, 1:] & good[:, :, :-1]
+    difference = np.where(both, sample[:, :, 1:] - sample[:, :, :-1], 0) / np.float32(np.sqrt(2))
+    if sample.shape[1] >= ROWS:
+        mean = difference.sum(1) / np.maximum(both.sum(1), 1)
+        difference = np.where(both, difference - mean[:, None], 0)
+    difference, both = difference.reshape(bands, -1), both.reshape(bands, -1)
+    if both.all():
+        return uniqueness((difference @ difference.T).astype(np.float64) / both.shape[1], both.shape[1])
+    step = max(both.shape[1] // ENOUGH, 1)
+    sigma, _ = with_holes(
+        difference[:, ::step].astype(np.float64), both[:, ::step], 15 if start is None else 4, sigma=start
+    )
+    return sigma
+
+
+def model_of(sample: NDArray[np.float32], good: Mask, sigma: Array) -> tuple[Array, Array]:
+    """Mean and factors of spectra of this noise."""
+    flat, keep = sample.reshape(len(sample), -1), good.reshape(len(sample), -1)
+    count = np.maximum(keep.sum(1), 1)
+    mean = np.where(keep, flat, 0).sum(1, dtype=np.float64) / count
+    step = 1 if keep.all() else max(flat.shape[1] // ENOUGH, 1)
+    centred = (flat[:, ::step] - mean[:, None]).astype(np.float64)
+    if keep.all():
+        covariance = centred @ centred.T / centred.shape[1]
+    else:
+        _, covariance = with_holes(centred, keep[:, ::step], 4, sigma=sigma, known=True)
+    return mean, loadings(covariance, sigma, float(np.median(keep[:, ::step].sum(1))))
+
+
+def stripes(rest: Array, good: Mask, factors: Array) -> Array:
+    """Offset of each column that differs from what other bands predict, in sigmas; (bands, cols), zero elsewhere."""
+    apart = np.maximum(1 - leverage(factors, good.mean((1, 2))), 0.05)[:, None]
+    count = good.sum(1)
+    most = (IMPULSE * np.sqrt(apart))[:, None]  # impulses must not look like a stripe
+    mean = np.where(good, np.clip(rest, -most, most), 0).sum(1) / np.maximum(count, 1) / apart
+    middle = np.median(mean, 1, keepdims=True)
+    spread = 1.4826 * np.median(np.abs(mean - middle), 1, keepdims=True)
+    error = np.maximum(1 / np.sqrt(apart * np.maximum(count, 1)), spread)
+    offset = np.zeros_like(mean)
+    for b, c in zip(*np.nonzero((np.abs(mean - middle) > STRIPE * error) & (count >= ROWS // 2)), strict=True):
+        column = rest[b, good[b, :, c], c]
+        near = column[np.abs(column - np.median(column)) < most[b, 0, 0]]
+        offset[b, c] = near.mean() / apart[b, 0] - middle[b, 0]
+    return np.asarray(offset)
+
+
+def impulses(rest: Array, good: Mask, factors: Array) -> tuple[Mask, Mask]:
+    """Good samples that are far from what other bands predict, (bands, pixels); and bands with a heavy tail, (bands,).
+
+    `rest` is the difference, in sigmas.
+
+    Where impulses make most of a band's noise, its usual samples lie much closer than its sigma says.
+    """
+    expected = np.sqrt(np.maximum(1 - leverage(factors, good.mean(1)), 0.05))
+    rest = np.abs(rest)
+    typical = 1.4826 * np.array([np.median(r[g]) if g.any() else 0 for r, g in zip(rest, good, strict=True)])
+    far: Mask = good & (rest > IMPULSE * np.minimum(typical, expected)[:, None])
+    return far, typical < HEAVY * expected

@@ -1,0 +1,237 @@
+"""What the network is shown of a scene, tile by tile: windows of its bands, or its eigen-images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import defects
+from .cube import Cube
+from .defects import Defects
+from .eigen import Eigen, Moments, fit
+from .engine import Engine
+from .progress import Progress
+from .samples import fill, inside
+from .spectral import BandWindow, Normalisation, accumulate, gather
+from .survey import Survey, row_blocks
+
+Block = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Records = list[dict[str, Any]]
+#: Steps of an integer type that rounding alone is worth in noise: 1 / sqrt(12).
+ROUNDING = 12**-0.5
+
+
+class FrontEnd(Protocol):
+    """The way from a scene's bands to what the network sees, and back."""
+
+    @property
+    def bands(self) -> list[int]:
+        """The scene's bands it reads, zero-based, in the order of its blocks."""
+
+    @property
+    def runs(self) -> int:
+        """Network runs for a tile."""
+
+    def usual(self, values: Block, col: int) -> Mask:
+        """Which samples of its bands are measurements that can be denoised; the others stay as they are.
+
+        `col` is the scene's column the block starts at.
+        """
+
+    def denoise(
+        self, engine: Engine, values: Block, valid: Mask, col: int, bar: Progress | None = None
+    ) -> tuple[Block, Records]:
+        """Clean (bands, rows, cols) in raw units and a convergence record of each run; `values` is filled in place."""
+
+    def describe(self) -> dict[str, Any]:
+        """For the record of a run."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Overlapping windows of neighbouring bands, as in the paper.
+
+    Parameters
+    ----------
+    windows, normalisations
+        In terms of the scene's bands; one normalisation for each window.
+    survey
+        Of the scene.
+    limits
+        Least and greatest value of each of the scene's bands that is denoised, (2, bands).
+    """
+
+    windows: Sequence[BandWindow]
+    normalisations: Sequence[Normalisation]
+    survey: Survey = field(repr=False)
+    limits: NDArray[np.float64] = field(repr=False)
+
+    @property
+    def bands(self) -> list[int]:
+        """All bands of all windows."""
+        return sorted({b for w in self.windows for b in w.bands})
+
+    @property
+    def runs(self) -> int:
+        """One for each window."""
+        return len(self.windows)
+
+    def usual(self, values: Block, col: int) -> Mask:
+        """Those within the limits."""
+        return inside(values, self.limits[:, self.bands])
+
+    def denoise(
+        self, engine: Engine, values: Block, valid: Mask, col: int, bar: Progress | None = None
+    ) -> tuple[Block, Records]:
+        """See `FrontEnd`; zero in bands that no window keeps."""
+        bands = self.bands
+        fill(values, valid, self.survey.low[bands])
+        place = {b: i for i, b in enumerate(bands)}
+        total = np.zeros_like(values)
+        records = []
+        for window, normal in zip(self.windows, self.normalisations, strict=True):
+            level = self.survey.sigma[list(window.bands)] / normal.scale
+            # A band of unknown noise is trusted as little as one that is all noise.
+            told = np.nan_to_num(level, nan=1.0).clip(0, 1).astype(np.float32)
+            here = replace(window, bands=tuple(place[b] for b in window.bands))
+            clean, convergence = engine.patch(normal.apply(gather(values, here)), told)
+            accumulate(total, here, normal.undo(clean))
+            records.append(convergence)
+            if bar is not None:
+                bar.advance(1, residual=f"{convergence['residual']:.0e}")
+        return total, records
+
+    def describe(self) -> dict[str, Any]:
+        """First and last band, low and high of each window."""
+        return {
+            "frontend": "windows",
+            "windows": [
+                [w.kept[0], w.kept[-1], n.low, n.high] for w, n in zip(self.windows, self.normalisations, strict=True)
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class EigenImages:
+    """Whitened eigen-images of all bands together, after defects have been mended.
+
+    Parameters
+    ----------
+    chosen
+        The scene's bands it is made of, zero-based.
+    eigen
+        The transform.
+    defects
+        Of those bands; None where there are none.
+    size
+        Images that go through the network together.
+    low
+        What a band without any valid sample in a tile is filled with, (bands,).
+    limits
+        Least and greatest value of each band that is denoised, (2, bands), unless it is a defect.
+    """
+
+    chosen: tuple[int, ...]
+    eigen: Eigen
+    defects: Defects | None
+    size: int
+    low: NDArray[np.float64] = field(repr=False)
+    limits: NDArray[np.float64] = field(repr=False)
+
+    @property
+    def bands(self) -> list[int]:
+        """The bands it is made of."""
+        return list(self.chosen)
+
+    @property
+    def runs(self) -> int:
+        """One for each group of images."""
+        return -(-len(self.eigen.values) // self.size)
+
+    def usual(self, values: Block, col: int) -> Mask:
+        """Those within the limits, and defects."""
+        return _usual(values, col, self.limits, self.defects)
+
+    def denoise(
+        self, engine: Engine, values: Block, valid: Mask, col: int, bar: Progress | None = None
+    ) -> tuple[Block, Records]:
+        """See `FrontEnd`."""
+        fill(values, valid, self.low)
+        if self.defects is not None:
+            values, _ = self.defects.mend(values, np.ones(values.shape, bool), col)
+        images = self.eigen.project(values)
+        records = []
+        for first in range(0, len(images), self.size):
+            group = images[first : first + self.size]
+            shown = np.zeros((self.size, *group.shape[1:]), np.float32)
+            shown[: len(group)] = group
+            clean, convergence = engine.patch(shown, np.ones(self.size, np.float32))
+            group[:] = clean[: len(group)]
+            records.append(convergence)
+            if bar is not None:
+                bar.advance(1, residual=f"{convergence['residual']:.0e}")
+        return self.eigen.restore(images), records
+
+    def describe(self) -> dict[str, Any]:
+        """Rank, eigenvalues and what was mended."""
+        found = self.defects
+        mended: dict[str, Any] = {"lost_share": 0.0, "striped_columns": 0, "dead_columns": 0, "bands": {}}
+        if found is not None:
+            mended["lost_share"] = float(found.lost.mean())
+            mended["striped_columns"] = int((found.offset != 0).sum())
+            mended["dead_columns"] = int(found.dead.sum())
+            for i, b in enumerate(self.chosen):
+                stripes = int((found.offset[i] != 0).sum())
+                if stripes or found.lost[i]:
+                    mended["bands"][str(b)] = {"lost_share": float(found.lost[i]), "striped_columns": stripes}
+        return {
+            "frontend": "eigen",
+            "rank": self.eigen.rank,
+            "images": len(self.eigen.values),
+            "eigenvalues": [float(v) for v in self.eigen.values],
+            "defects": mended,
+        }
+
+
+def eigen_images(
+    cube: Cube, bands: Sequence[int], survey: Survey, limits: NDArray[np.float64], size: int
+) -> EigenImages:
+    """Learn a scene's eigen-images: its defects and noise from the survey's sample, its covariance from a second pass.
+
+    Parameters
+    ----------
+    cube, survey
+        The scene, and its survey with a sample of rows.
+    bands
+        Those to use, zero-based, none of them empty or constant.
+    limits
+        Beyond which samples are no measurements, (2, bands of the scene).
+    size
+        Images the network takes.
+    """
+    bands = list(bands)
+    sample, valid = survey.sample[bands], survey.sample_valid[bands]
+    limits = limits[:, bands]
+    found = defects.find(sample, valid, inside(sample, limits))
+    sigma = defects.noise_of(sample, valid & inside(sample, limits)) if found is None else found.sigma
+    if np.dtype(cube.dtype).kind in "iu":
+        sigma = np.maximum(sigma, ROUNDING)
+    moments = Moments(len(bands))
+    for window in row_blocks(cube):
+        values, valid = cube.read(window, bands)
+        valid &= _usual(values, 0, limits, found)
+        if found is not None:
+            values, _ = found.mend(values, valid, 0)
+        moments.add(values, np.asarray(valid.all(axis=0)))
+    eigen = fit(moments.mean(), moments.covariance(), sigma, moments.pixels, multiple=size)
+    return EigenImages(tuple(bands), eigen, found, size, survey.low[bands], limits)
+
+
+def _usual(values: Block, col: int, limits: NDArray[np.float64], found: Defects | None) -> Mask:
+    usual = inside(values, limits)
+    return usual if found is None else usual | found.lost_in(values, col)
