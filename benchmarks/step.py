@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hsidenoise.model import layers
 from hsidenoise.model.decsc import DECSC, build
+from hsidenoise.model.grid import Grid
 
 
 def textbook_step(network: DECSC, y: Tensor, s: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:

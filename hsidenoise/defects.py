@@ -20,8 +20,10 @@ Mask = NDArray[np.bool_]
 SHARE, PEAK = 0.005, 10
 #: Suspect values that lie scattered are impulses; in patches they are saturation or clamped shadows, which stay.
 CLUSTERED = 0.3
-#: Share of a column that has one value, beyond which it is dead.
-DEAD = 0.95
+#: Share of a column that has one value, beyond which it is dead; and columns side by side that may be: more are a border.
+DEAD, WIDEST = 0.95, 3
+#: Bands it takes to say what is wrong with one of them.
+FEWEST = 8
 #: Standard errors by which a column's mean, or a sample, must differ from what other bands predict.
 STRIPE, IMPULSE = 5.0, 6.0
 #: Typical deviation over the expected one, below which a band's noise has a heavy tail.
@@ -118,6 +120,8 @@ def find(sample: NDArray[np.float32], valid: Mask, usual: Mask, rounds: int = 3)
         Of finding stripes and learning from what they left.
     """
     bands, rows, cols = sample.shape
+    if bands < FEWEST:
+        return None
     stuck, dead = recurring(sample, valid)
     blank = np.zeros((bands, cols))
     nothing = Defects(stuck, dead, blank, np.zeros(bands, bool), blank[:, 0], blank[:, 0], blank, blank[:, 0])
@@ -168,7 +172,7 @@ def recurring(sample: NDArray[np.float32], valid: Mask) -> tuple[tuple[NDArray[n
             here = index == v
             if rows >= ROWS:
                 full = here.sum(0) > DEAD * np.maximum(valid[b].sum(0), 1)
-                dead[b] |= full
+                dead[b] |= full & (run_lengths(full) <= WIDEST)
                 here &= ~full
             share = here.mean()
             pairs = (here[:, 1:] & here[:, :-1]).sum() / max(here[:, 1:].sum(), 1)
@@ -176,6 +180,13 @@ def recurring(sample: NDArray[np.float32], valid: Mask) -> tuple[tuple[NDArray[n
                 found.append(values[v])
         stuck.append(np.array(found, np.float32))
     return tuple(stuck), dead
+
+
+def run_lengths(flags: Mask) -> NDArray[np.int64]:
+    """For each element the length of the run of equal ones it is in."""
+    change = np.flatnonzero(np.diff(flags)) + 1
+    lengths = np.diff(np.concatenate([[0], change, [len(flags)]]))
+    return np.repeat(lengths, lengths)
 
 
 def noise_of(sample: NDArray[np.float32], good: Mask, start: Array | None = None) -> Array:

@@ -20,8 +20,11 @@ MOST, MOST_WITH_HOLES = 32, 12
 
 
 def noise_edge(bands: int, samples: float) -> float:
-    """The eigenvalue that whitened noise alone does not exceed (Marchenko and Pastur, 1967), and a margin."""
-    return float((1 + np.sqrt(bands / max(samples, 1))) ** 2 + MARGIN)
+    """The eigenvalue that whitened noise alone does not exceed (Marchenko and Pastur, 1967), and a margin.
+
+    At most 2: with hardly more samples than bands, noise is kept rather than signal lost.
+    """
+    return min(float((1 + np.sqrt(bands / max(samples, 1))) ** 2 + MARGIN), 2.0)
 
 
 def most_factors(bands: int) -> int:

@@ -14,6 +14,8 @@ from .cube import Cube
 from .defects import Defects
 from .eigen import Eigen, Moments, fit
 from .engine import Engine
+from .factors import LEAST
+from .noise import texture_bound
 from .progress import Progress
 from .samples import fill, inside
 from .spectral import BandWindow, Normalisation, accumulate, gather
@@ -219,6 +221,8 @@ def eigen_images(
     limits = limits[:, bands]
     found = defects.find(sample, valid, inside(sample, limits))
     sigma = defects.noise_of(sample, valid & inside(sample, limits)) if found is None else found.sigma
+    if len(bands) < defects.FEWEST:  # too few to tell texture from noise
+        sigma = np.fmin(sigma, np.maximum(texture_bound(sample, valid), LEAST * sigma))
     if np.dtype(cube.dtype).kind in "iu":
         sigma = np.maximum(sigma, ROUNDING)
     moments = Moments(len(bands))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hsidenoise.noise import PATTERNS, NoiseAccumulator, add_noise
+from hsidenoise.noise import PATTERNS, NoiseAccumulator, add_noise, texture_bound
 
 
 def textured(bands: int = 31, edge: int = 96, seed: int = 0) -> np.ndarray:
@@ -73,6 +73,17 @@ def test_the_estimate_is_small_on_a_clean_scene():
     accumulator = NoiseAccumulator(31)
     accumulator.add(textured(), np.ones((31, 96, 96), bool))
     assert accumulator.sigma().max() < 1e-3
+
+
+def test_a_single_band_s_noise_is_bounded_by_what_edges_and_shading_leave():
+    clean = textured(1)
+    noisy = clean + 0.02 * np.random.default_rng(7).standard_normal(clean.shape).astype(np.float32)
+    valid = np.ones(clean.shape, bool)
+    smooth = np.linspace(0, 1, 96 * 96, dtype=np.float32).reshape(clean.shape)
+    noise = 0.02 * np.random.default_rng(8).standard_normal(clean.shape).astype(np.float32)
+    assert texture_bound(smooth + noise, valid)[0] == pytest.approx(0.02, rel=0.05)
+    assert 0.019 < texture_bound(noisy, valid)[0] < 0.06  # blocks with some texture within
+    assert np.isnan(texture_bound(noisy, ~valid)[0])
 
 
 def test_invalid_samples_are_left_out_of_the_estimate():
