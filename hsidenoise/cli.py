@@ -20,7 +20,7 @@ import typer
 
 from . import __version__
 from .errors import HSIDenoiseError, HSIDenoiseWarning
-from .settings import RunOptions, TrainOptions
+from .settings import EvaluateOptions, RunOptions, SimulateOptions, TrainOptions
 
 app = typer.Typer(
     name="hsidenoise",
@@ -205,6 +205,43 @@ def train(
                 psnr, ssim, sam = scores["mean"]
                 talk(f"{pattern}: PSNR {psnr:.2f} dB, SSIM {ssim:.4f}, SAM {sam:.4f} rad")
             talk(f"weights: {output}")
+
+
+@app.command()
+@from_options(SimulateOptions)
+def simulate(
+    scene: Annotated[str, typer.Argument(help="A clean scene, of any format `run` reads.")],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The noisy scene.")],
+    json: Json = False,
+    quiet: Quiet = False,
+    **fields: Any,
+) -> None:
+    """Add noise of a known pattern to a clean scene."""
+    with failing_in_one_line(quiet):
+        from .simulate import simulate as simulate_
+
+        record = simulate_(scene, output, build(SimulateOptions, fields), quiet=quiet)
+        if json:
+            answer(record)
+        elif not quiet:
+            talk(f"{output}: noise {record['pattern']}, seed {record['seed']}")
+
+
+@app.command()
+@from_options(EvaluateOptions)
+def evaluate(
+    cubes: Annotated[list[Path], typer.Argument(help="Clean cubes: scenes, or .h5 files of cubes.")],
+    json: Json = False,
+    **fields: Any,
+) -> None:
+    """Measure models: add noise to clean cubes, denoise them, compare."""
+    with failing_in_one_line():
+        from .evaluate import evaluate as evaluate_
+        from .summary import describe_evaluation
+
+        found = evaluate_(cubes, build(EvaluateOptions, fields))
+        answer(found) if json else print("\n".join(describe_evaluation(found)))
 
 
 @app.command()

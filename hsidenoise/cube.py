@@ -96,6 +96,17 @@ class Cube:
     layout: Mapping[str, Any] = field(default_factory=dict, repr=False)
     on_close: Callable[[], None] | None = field(default=None, repr=False)
 
+    @classmethod
+    def of(cls, pixels: NDArray[Any], name: str = "array") -> Cube:
+        """A cube of an array (bands, rows, cols) in memory."""
+        bands = len(pixels)
+
+        def read(window: Window, chosen: Sequence[int]) -> NDArray[Any]:
+            return pixels[list(chosen), window.row_start : window.row_stop, window.col_start : window.col_stop]
+
+        nothing, one, zero = (None,) * bands, (1.0,) * bands, (0.0,) * bands
+        return cls(name, "memory", pixels.shape, pixels.dtype.name, Bands(bands), Geo(), nothing, one, zero, read)
+
     def __enter__(self) -> Cube:
         return self
 

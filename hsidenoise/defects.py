@@ -20,7 +20,7 @@ Mask = NDArray[np.bool_]
 SHARE, PEAK = 0.005, 10
 #: Suspect values that lie scattered are impulses; in patches they are saturation or clamped shadows, which stay.
 CLUSTERED = 0.3
-#: Share of a column that has one value, beyond which it is dead; and columns side by side that may be: more are a border.
+#: Share of a column that has one value, beyond which it is dead; most of them side by side: more are a border.
 DEAD, WIDEST = 0.95, 3
 #: Bands it takes to say what is wrong with one of them.
 FEWEST = 8

@@ -5,6 +5,8 @@ Sigmas are given on the /255 scale of the literature; scenes are scaled to [0, 1
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,19 +39,65 @@ def add_noise(clean: NDArray[np.float32], pattern: str, rng: np.random.Generator
         Unknown pattern.
     """
     bands, _, cols = clean.shape
+    return draw(pattern, bands, cols, rng).add(clean, rng)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """One draw of a pattern for a scene; it can be added block by block.
+
+    Parameters
+    ----------
+    sigma
+        Gaussian, of each band, (bands,).
+    impulses
+        Share of each band's samples that are 0 or 1 instead, (bands,).
+    offset
+        Of each column, (bands, cols); zero where there is no stripe.
+    dead
+        Columns that are 0, (bands, cols).
+    """
+
+    sigma: NDArray[np.float64]
+    impulses: NDArray[np.float64]
+    offset: NDArray[np.float32]
+    dead: NDArray[np.bool_]
+
+    def add(self, clean: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+        """A noisy copy of (bands, rows, cols): Gaussian noise, then impulses, stripes and dead columns."""
+        noisy = rng.standard_normal(clean.shape, dtype=np.float32)
+        noisy *= self.sigma.astype(np.float32)[:, None, None]
+        noisy += clean
+        for b in np.flatnonzero(self.impulses):
+            chance = rng.random(clean.shape[1:], dtype=np.float32)
+            noisy[b][chance < self.impulses[b]] = 0
+            noisy[b][chance < self.impulses[b] / 2] = 1
+        noisy += self.offset[:, None]
+        np.copyto(noisy, 0, where=self.dead[:, None])
+        return noisy
+
+
+def draw(pattern: str, bands: int, cols: int, rng: np.random.Generator) -> Noise:
+    """Draw what a pattern leaves to chance, for a scene of this many bands and columns.
+
+    Raises
+    ------
+    ValueError
+        Unknown pattern.
+    """
     sigma = band_sigma(pattern, bands, rng)
-    noisy = rng.standard_normal(clean.shape, dtype=np.float32)
-    noisy *= sigma.astype(np.float32)[:, None, None]
-    noisy += clean
+    impulses = np.zeros(bands)
+    offset = np.zeros((bands, cols), np.float32)
+    dead = np.zeros((bands, cols), bool)
     if pattern == "mixture":
         third = max(bands // 3, 1)
-        _impulses(noisy, rng.permutation(bands)[:third], rng)
+        impulses[rng.permutation(bands)[:third]] = rng.choice([0.1, 0.3, 0.5, 0.7], third)
         for b in rng.permutation(bands)[:third]:
             hit = _columns(cols, rng)
-            noisy[b][:, hit] += rng.uniform(-0.25, 0.25, len(hit)).astype(np.float32)
+            offset[b, hit] = rng.uniform(-0.25, 0.25, len(hit))
         for b in rng.permutation(bands)[:third]:
-            noisy[b][:, _columns(cols, rng)] = 0
-    return noisy
+            dead[b, _columns(cols, rng)] = True
+    return Noise(sigma, impulses, offset, dead)
 
 
 def band_sigma(pattern: str, bands: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -68,14 +116,6 @@ def band_sigma(pattern: str, bands: int, rng: np.random.Generator) -> NDArray[np
     else:
         raise ValueError(f"noise pattern {pattern!r} is not one of {', '.join(PATTERNS)}")
     return np.asarray(sigma / 255)
-
-
-def _impulses(noisy: NDArray[np.float32], which: NDArray[np.int64], rng: np.random.Generator) -> None:
-    for b in which:
-        draw = rng.random(noisy.shape[1:], dtype=np.float32)
-        ratio = rng.choice([0.1, 0.3, 0.5, 0.7])
-        noisy[b][draw < ratio] = 0
-        noisy[b][draw < ratio / 2] = 1
 
 
 def _columns(cols: int, rng: np.random.Generator) -> NDArray[np.int64]:

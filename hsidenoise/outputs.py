@@ -10,7 +10,7 @@ from typing import Any
 
 from .cube import Cube
 from .errors import OutputExistsError, UsageError
-from .settings import RunOptions
+from .settings import RunOptions, SimulateOptions
 
 
 def check_targets(scene: str | os.PathLike[str], output: str | os.PathLike[str], options: RunOptions) -> None:
@@ -52,7 +52,8 @@ def describe_outputs(cube: Cube, output: str | os.PathLike[str], options: RunOpt
     return decided
 
 
-def layout(options: RunOptions) -> dict[str, Any]:
+def layout(options: RunOptions | SimulateOptions) -> dict[str, Any]:
+    """The options that shape an output, as `hsidenoise.io.create_cube` takes them."""
     return {"dtype": options.dtype, "nodata": options.nodata, "of": options.of, "co": options.co}
 
 

@@ -42,6 +42,34 @@ class RunOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SimulateOptions:
+    """What ``simulate`` can be told, beyond the scene and the output."""
+
+    pattern: str = option("g55", "g15, g55, g95, mixture or corr (docs/method.md).", names=("-p",))
+    seed: int = option(0, "Seed of everything random: the same seed gives the same noise.")
+    dtype: str = option("", "Output data type; the input's by default, to which noise is rounded.", names=("-t",))
+    nodata: str = option("", "Override the input's nodata: a number, nan, or null for none.", metavar="NUMBER|nan|null")
+    of: str = option("", "Output format: GTiff, COG or ENVI; by default from the output's suffix.", names=("-f",))
+    co: tuple[str, ...] = option((), "Creation option NAME=VALUE, passed to GDAL; repeatable.", metavar="NAME=VALUE")
+    config: tuple[str, ...] = option((), "GDAL configuration NAME=VALUE; repeatable.", metavar="NAME=VALUE")
+    overwrite: bool = option(False, "Replace an output that exists.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """What ``evaluate`` can be told, beyond the cubes."""
+
+    models: str = option("auto,dct", "Models to compare: names from `hsidenoise models`, or .safetensors files.")
+    patterns: str = option("g15,g55,g95,mixture,corr", "Noise patterns to add.")
+    seed: int = option(0, "Seed of the noise.")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.")
+    tile: int = option(0, "Tile edge in pixels; 0 chooses by memory.", metavar="PIXELS")
+    shifts: int = option(1, "Average over this many shifts of the code grid.")
+    profiles: Path | None = option(None, "Draw row-mean profiles of the band that is worst after denoising, as PNG.")
+    overwrite: bool = option(False, "Replace a figure that exists.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     """What ``train`` can be told, beyond the data and the output."""
 

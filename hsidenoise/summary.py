@@ -103,6 +103,21 @@ def describe_models(cards: Mapping[str, tuple[WeightFile, Card]]) -> list[str]:
     return lines
 
 
+def describe_evaluation(found: Mapping[str, Any]) -> list[str]:
+    """A table: cubes, patterns and models, and the means over cubes."""
+    rows = list(found["rows"])
+    if len({row["cube"] for row in rows}) > 1:
+        rows += [row | {"cube": f"mean of {row['cubes']}"} for row in found["means"]]
+    wide, tall = (max([len(row[key]) for row in rows] + [5]) for key in ("cube", "model"))
+    lines = [f"{'cube':{wide}}  {'noise':8} {'model':{tall}}  PSNR dB    SSIM  SAM rad   ERGAS  seconds"]
+    lines.extend(
+        f"{row['cube']:{wide}}  {row['pattern']:8} {row['model']:{tall}}  {row['psnr']:7.2f}  {row['ssim']:.4f}  "
+        f"{row['sam']:7.4f} {row['ergas']:7.2f}  {row['seconds']:7.1f}"
+        for row in rows
+    )
+    return lines
+
+
 def describe_info(found: Mapping[str, Any]) -> list[str]:
     """What a file is."""
     return _pairs(found)

@@ -32,8 +32,8 @@ from .settings import TrainOptions, to_dict
 
 EMA = 0.998
 WARM_UP = 100
-#: Weights in the loss: of a Wiener filter's pilot, and of the residual at the fixed point.
-PILOT, DRIFT = 0.3, 3.0
+#: Weight in the loss of the residual at the fixed point, where codes are damped.
+DRIFT = 3.0
 
 
 def train(data: Sequence[Path], output: Path, options: TrainOptions, *, quiet: bool = False) -> Card:
@@ -191,9 +191,6 @@ class Run:
             found = model.solve(noisy, sigma, evaluations=evaluations, phantom_steps=options.unrolled)
         error = band_error(found.x - clean, back) + rest
         loss = torch.log(error).mean() if options.loss == "log" else error.mean()
-        if model.config.wiener:
-            pilot = band_error(found.pilot - clean, back) + rest
-            loss = loss + PILOT * (torch.log(pilot).mean() if options.loss == "log" else pilot.mean())
         if model.config.shrink < 1:
             loss = loss + DRIFT * found.drift.mean()
         gradients = torch.autograd.grad(loss, list(model.parameters()))

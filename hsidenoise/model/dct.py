@@ -13,10 +13,12 @@ from .deq import Convergence
 
 #: Edge of a DCT patch, in pixels.
 EDGE = 8
+#: Of unit noise: what is smaller is taken for it.
+THRESHOLD = 2.7
 
 
 class Threshold(nn.Module):
-    """The weight-free denoiser of eigen-images, which every network has to beat: `dct_threshold` at 2.7.
+    """The weight-free denoiser of eigen-images, which every network has to beat: `dct_threshold`.
 
     It answers to what a network answers to (`hsidenoise.model.weights.Model`).
     """
@@ -32,7 +34,7 @@ class Threshold(nn.Module):
         """Denoise images (N, 1, H, W) of unit noise; there is nothing to solve and no grid to shift."""
         n = len(y)
         one = torch.ones(n, dtype=torch.int64, device=y.device)
-        return dct_threshold(y, 2.7, mean=True), Convergence(one, torch.zeros(n, device=y.device), one.bool())
+        return dct_threshold(y, THRESHOLD, mean=True), Convergence(one, torch.zeros(n, device=y.device), one.bool())
 
 
 def dct(size: int) -> Tensor:

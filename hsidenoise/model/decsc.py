@@ -15,8 +15,9 @@ and gates follow the noise that is left. Clean bands then guide noisy ones.
 Ours too (``frontend = "eigen"``): the network sees eigen-images (`hsidenoise.eigen`), whose noise is white with unit
 variance and whose signal reaches hundreds; Net1 and Net2 then look at asinh of the codes. With ``shrink`` < 1 the codes
 are damped at each step (the ridge of an elastic net): else it is left open which of S and H explains what both can,
-and the solver creeps. With ``wiener``, what the dictionaries reconstruct is the pilot of a Wiener filter on the noisy
-images: codes on a grid of stride 4 know which frequencies a place has, the filter treats all pixels alike.
+and the solver creeps. With ``wiener``, what the dictionaries reconstruct, and what else stands out of the noise, is the
+pilot of a Wiener filter on the noisy images: codes on a grid of stride 4 know which frequencies a place has, the filter
+treats all pixels alike. It starts with a reconstruction of zero, as the weight-free model followed by a Wiener filter.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 
 from . import layers
 from .atoms import dct_atoms, image_atoms, kaiming
-from .dct import dct_wiener
+from .dct import THRESHOLD, dct_threshold, dct_wiener
 from .deq import Convergence, State, fixed_point, phantom
 from .grid import Grid
 
@@ -59,7 +60,7 @@ class Config:
     shrink
         Factor on the codes at each step, in (0, 1]; 1 is the paper's network.
     wiener
-        Whether the reconstruction is the pilot of a Wiener filter (`hsidenoise.model.dct.dct_wiener`) or the answer.
+        Whether the reconstruction leads to the pilot of a Wiener filter (`hsidenoise.model.dct`) or is the answer.
     """
 
     bands: int = 31
@@ -150,8 +151,8 @@ class Solved(NamedTuple):
 
     Parameters
     ----------
-    x, pilot
-        The answer and the dictionaries' reconstruction, (N, B, H, W); the same but for a Wiener filter.
+    x
+        The answer, (N, B, H, W).
     drift
         Relative residual where the gradient is taken, (N,).
     convergence
@@ -159,7 +160,6 @@ class Solved(NamedTuple):
     """
 
     x: Tensor
-    pilot: Tensor
     drift: Tensor
     convergence: Convergence
 
@@ -242,8 +242,8 @@ class DECSC(nn.Module):
         for dictionary, atoms in ((self.shared, shared), (self.local, local)):
             for kernel in dictionary.values():
                 kernel.copy_(atoms)
-            # Damped codes that share the image between them sum to 2 a / (1 + a) of it.
-            dictionary["reconstruction"].mul_((1 + c.shrink) / (2 * c.shrink))
+            if c.wiener:
+                dictionary["reconstruction"].zero_()
         for block in self.net1:
             assert isinstance(block, layers.SwinBlock)
             for last in (block.proj, block.mlp[2]):
@@ -396,8 +396,9 @@ class DECSC(nn.Module):
         x = pilot = grid.from_cells(x.float())
         if c.wiener:
             level = sigma[:, :, None, None].clamp_min(NOISE_FLOOR)
+            pilot = pilot + level * dct_threshold((y - pilot) / level, THRESHOLD, mean=True)
             x = level * dct_wiener(y / level, pilot / level)
-        return Solved(x, pilot, drift, convergence)
+        return Solved(x, drift, convergence)
 
 
 def weigh(residual: Tensor, weight: Tensor | None) -> Tensor:
