@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 import typer
 
-from hsidenoise import __version__, errors
+from hsidenoise import __version__, errors, settings
 from hsidenoise.cli import app
-from hsidenoise.settings import RunOptions, TrainOptions
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -104,8 +103,9 @@ def test_every_verb_and_option_is_explained(verb: str) -> None:
                 assert re.search(rf"`{option}[ `]", part), f"docs/cli.md does not explain {option} of {verb}"
 
 
-@pytest.mark.parametrize(("verb", "options"), [("run", RunOptions), ("train", TrainOptions)])
-def test_defaults_in_the_tables_are_the_options_own(verb: str, options: type[Any]) -> None:
+@pytest.mark.parametrize("verb", ["run", "train", "simulate", "evaluate"])
+def test_defaults_in_the_tables_are_the_options_own(verb: str) -> None:
+    options = getattr(settings, f"{verb.capitalize()}Options")
     rows = {row[0].split("`")[1].split()[0]: row for row in table(section("docs/cli.md", f"hsidenoise {verb}"))[2:]}
     for field in dataclasses.fields(options):
         option = "--" + field.name.replace("_", "-")
@@ -126,7 +126,7 @@ def test_exit_codes_are_those_of_the_errors(name: str) -> None:
 def test_python_in_the_readme_uses_what_there_is() -> None:
     blocks = [block for language, block in FENCE.findall(text("README.md")) if language == "python"]
     assert blocks
-    fields = {field.name for field in dataclasses.fields(RunOptions)}
+    fields = {field.name for field in dataclasses.fields(settings.RunOptions)}
     for node in ast.walk(ast.parse("\n".join(blocks))):
         if isinstance(node, ast.ImportFrom):
             module = importlib.import_module(node.module or "")

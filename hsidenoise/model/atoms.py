@@ -44,3 +44,9 @@ def image_atoms(atoms: int, channels: int, size: int) -> Tensor:
         mine = range(channel, atoms, channels)
         kernel[mine.start :: channels, channel] = dct_atoms(len(mine), 1, size)[:, 0]
     return kernel
+
+
+def own_channel(atoms: int, channels: int, first: int = 0) -> Tensor:
+    """One where an atom may have weight: each in one channel, in turn from `first`; (atoms, channels, 1, 1)."""
+    index = (torch.arange(atoms) + first) % channels
+    return torch.nn.functional.one_hot(index, channels).float()[:, :, None, None]

@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import layers
-from .atoms import dct_atoms, image_atoms, kaiming
+from .atoms import dct_atoms, image_atoms, kaiming, own_channel
 from .dct import THRESHOLD, dct_threshold, dct_wiener
 from .deq import Convergence, State, fixed_point, phantom
 from .grid import Grid
@@ -191,6 +191,10 @@ class DECSC(nn.Module):
             self.slope_shared = nn.Parameter(torch.full((c.shared,), 0.3))
             self.slope_local = nn.Parameter(torch.full((c.local,), 0.25))
             self.slope_gate = nn.Parameter(torch.zeros(c.local))
+        # Between images that differ in strength by a thousand, the least leak would drown the weak ones: an atom of an
+        # eigen-image has that image alone, and images learn of each other in Net1 and Net2, through asinh.
+        self.register_buffer("mask_shared", own_channel(c.shared, c.bands) if unit else None, persistent=False)
+        self.register_buffer("mask_local", own_channel(1, 3, 1) if unit else None, persistent=False)
         self.net1 = nn.Sequential(
             *(
                 layers.SwinBlock(c.shared, c.heads, c.window, (i % 2) * (c.window // 2), c.ratio, squash=unit)
@@ -202,6 +206,9 @@ class DECSC(nn.Module):
             self._start_as_frame()
         elif init != "kaiming":
             raise ValueError(f"init must be frame or kaiming, not {init!r}")
+
+    mask_shared: Tensor | None
+    mask_local: Tensor | None
 
     @property
     def frontend(self) -> str:
@@ -297,11 +304,13 @@ class DECSC(nn.Module):
 
     def shared_kernel(self, name: str) -> Tensor:
         """A 2-D dictionary on the code grid, (shared, B s^2, m, m)."""
-        return layers.pack_kernel(self.shared[name], self.config.stride).flatten(1, 2)
+        kernel = self.shared[name] if self.mask_shared is None else self.shared[name] * self.mask_shared
+        return layers.pack_kernel(kernel, self.config.stride).flatten(1, 2)
 
     def local_kernel(self, name: str) -> Tensor:
         """A 3-D dictionary on the code grid, (local, s^2, 3, m, m)."""
-        return layers.pack_kernel(self.local[name], self.config.stride).transpose(1, 2)
+        kernel = self.local[name] if self.mask_local is None else self.local[name] * self.mask_local
+        return layers.pack_kernel(kernel, self.config.stride).transpose(1, 2)
 
     def analyse_shared(self, r: Tensor, kernel: Tensor) -> Tensor:
         """W_K: (N, B, h, w, s^2) to (N, h', w', shared)."""
