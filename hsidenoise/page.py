@@ -48,6 +48,7 @@ def render(
         plates=[_encoded(plate, encode) for plate in plates],
         charts=charts,
         passed=_passed(numbers["bands"]),
+        mended=[band for band in numbers["bands"] if band["lost_share"] or band["striped_columns"]],
         provenance=_provenance(numbers),
     )
 

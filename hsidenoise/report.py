@@ -23,6 +23,8 @@ from .verdict import checks, judge
 
 Floats = NDArray[np.float64]
 
+#: Share of a band's samples that were lost and predicted, beyond which lost detail is not looked for.
+MANY_LOST = 0.01
 SCHEMA = "hsidenoise-report/1"
 SIZE_LIMIT = 1_900_000  # bytes of HTML; pictures give way
 PROFILE_POINTS = 1000
@@ -134,7 +136,7 @@ def collect(before: Cube, after: Cube, *, reference: Cube | None = None, run: Ma
         "reference": _describe(reference) if reference else None,
         "unit": "digital number" if np.dtype(before.dtype).kind in "iu" else "the file's unit",
         "valid_fraction": float(found.valid().sum()) / max(1, math.prod(before.shape)),
-        "bands": _bands(before, found, denoised, reasons, sigma),
+        "bands": _bands(before, found, denoised, reasons, sigma, _mended(run, n)),
         "quality": _quality(found),
         "sam_to_input": found.to_input.sam() if n > 1 else None,
         "structure_every": found.structure_step,
@@ -172,17 +174,29 @@ def check_report(path: str | Path, *, overwrite: bool = False) -> None:
             raise OutputExistsError(f"{target}: exists and won't be overwritten without --overwrite")
 
 
+def _mended(run: Mapping[str, Any], bands: int) -> dict[str, Floats]:
+    """Share of samples that were lost and predicted, and striped columns, of each band."""
+    found = ((run.get("normalisation") or {}).get("defects") or {}).get("bands") or {}
+    return {
+        key: np.array([float((found.get(str(b)) or {}).get(key, 0)) for b in range(bands)])
+        for key in ("lost_share", "striped_columns")
+    }
+
+
 def _bands(
-    cube: Cube, found: Measured, denoised: Sequence[int], reasons: Mapping[int, str], sigma: Floats
-) -> list[dict[str, Any]]:
+    cube: Cube, found: Measured, denoised: Sequence[int], reasons: Mapping[int, str], sigma: Floats,
+    mended: Mapping[str, Floats],
+) -> list[dict[str, Any]]:  # fmt: skip
     n = cube.shape[0]
     info, chosen = cube.bands, set(denoised)
     after = found.noise["after"].sigma()
     mean = {name: found.mean(name) for name in ("before", "after")}
     columns = {name: np.stack([p.mean(b) for b in range(n)]) for name, p in found.cols.items()}
     counts = found.cols["before"].count
+    many_lost = mended["lost_share"] > MANY_LOST
     table: dict[str, Any] = {
         "valid": found.valid(),
+        **mended,
         "mean_before": mean["before"],
         "mean_after": mean["after"],
         "sigma_before": sigma,
@@ -193,9 +207,10 @@ def _bands(
         "snr_after_fine": _snr(mean["after"], np.maximum(found.fine.sigma(), after)),
         "removed_rms": found.removed_rms(),
         "removed_mean": mean["before"] - mean["after"],
-        "structure_share": found.structure.share_bands(),
-        "detail_loss": found.structure.loss_bands(),
-        "structure_found": found.structure.found_bands(),
+        # Where samples were lost, what was removed is the defect minus the image: of course it holds image.
+        "structure_share": np.where(many_lost, np.nan, found.structure.share_bands()),
+        "detail_loss": np.where(many_lost, np.nan, found.structure.loss_bands()),
+        "structure_found": found.structure.found_bands() & ~many_lost,
         "removed_autocorrelation": found.structure.autocorrelation_bands(),
         "stripes_before": stripes(columns["before"], counts, sigma),
         "stripes_after": stripes(columns["after"], counts, sigma),
