@@ -1,11 +1,12 @@
 """hsidenoise and what a user would otherwise pick and can install with pip, on the same noisy windows, in one run.
 
-    python benchmarks/rivals.py VAL_WINDOWS.py [-o table.md] [--windows NAME ...] [--patterns NAME ...] [--methods NAME ...]
+    python benchmarks/rivals.py VAL_WINDOWS.py [-o table.md] [--windows NAME ...] [--patterns NAME ...]
+                                [--methods NAME ...]
 
 VAL_WINDOWS.py makes the windows, their seeded noise, and the scores (functions ``clean``, ``add_noise``, ``score`` and
-the names ``WINDOWS``, ``PATTERNS``). Every method runs in a process of its own: MPSNR in dB, MSSIM and SAM in rad of its
-result, seconds, and the most memory the process held beyond what it had before. Models of hsidenoise go file to file
-through the public function: survey, noise estimate and writing are included. ``mnf`` is spectral's, at the rank that is
+the names ``WINDOWS``, ``PATTERNS``). Every method runs in a process of its own: MPSNR in dB, MSSIM and SAM in rad of
+its result, seconds, and the most memory the process held beyond what it had before. Models of hsidenoise go from file to
+file through the public function, writing included. ``mnf`` is spectral's, at the rank that is
 best for the scene, which no user knows: its row is a bound. bm4d is free for non-commercial use only.
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib, also in subprocesses
@@ -28,3 +29,17 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     demo(folder, size=(96, 112), bands=24)
     return folder
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A weight file of an untrained network small enough to run in milliseconds."""
+    import tiny
+
+    return str(tiny.weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors"))
+
+
+@pytest.fixture
+def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An untrained network takes some image away with the noise; here it is let do so."""
+    monkeypatch.setattr("hsidenoise.probe.HARMFUL", np.inf)

@@ -41,15 +41,7 @@ cli.main()
 """
 
 
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory):
-    return str(tiny.weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors"))
-
-
-@pytest.fixture(autouse=True)
-def trusting(monkeypatch):
-    """An untrained network takes some image away with the noise; here it is let do so."""
-    monkeypatch.setattr("hsidenoise.probe.HARMFUL", np.inf)
+pytestmark = pytest.mark.usefixtures("trusting")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -151,6 +152,22 @@ def test_training_reduces_the_loss(cubes, tmp_path):
     run = training.Run(network, options(steps=60, lr=3e-3), tmp_path / "x.safetensors", {})
     losses = [run.advance(batch)["loss"] for _ in range(25)]
     assert losses[-1] < losses[0] - 0.2
+
+
+def test_a_network_of_eigen_images_trains_and_says_so(tmp_path, monkeypatch):
+    small = {"bands": 4, "frontend": "eigen", "noise_weighted": False, "shrink": 0.7, "wiener": True}
+    monkeypatch.setitem(decsc.CONFIGS, "tiny", replace(TINY, **small))
+    for name, seed in (("train", 0), ("val", 3)):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file.create_dataset(name, data=textured(34, 40, seed=seed).transpose(1, 2, 0))
+    output = tmp_path / "x.safetensors"
+    card = training.train([tmp_path / "train.h5"], output, options(val=tmp_path / "val.h5", patterns="g55"), quiet=True)
+    assert card.floor == 0
+    assert "eigenvectors" in card.normalisation
+    model, _ = load(WeightFile("x", output))
+    assert model.frontend == "eigen"
+    psnr = card.validation["g55"]["val"][0]
+    assert psnr > 25  # it starts as the weight-free model and a Wiener filter
 
 
 def test_validation_scenes_in_the_training_data_are_refused(cubes, tmp_path):
