@@ -5,9 +5,9 @@
 
 VAL_WINDOWS.py makes the windows, their seeded noise, and the scores (functions ``clean``, ``add_noise``, ``score`` and
 the names ``WINDOWS``, ``PATTERNS``). Every method runs in a process of its own: MPSNR in dB, MSSIM and SAM in rad of
-its result, seconds, and the most memory the process held beyond what it had before. Models of hsidenoise go from file to
-file through the public function, writing included. ``mnf`` is spectral's, at the rank that is
-best for the scene, which no user knows: its row is a bound. bm4d is free for non-commercial use only.
+its result, seconds, and the most memory the process held beyond what it had before. Models of hsidenoise go from file
+to file through the public function, writing included. ``mnf`` is spectral's, at the rank that is best for the scene,
+which no user knows: its row is a bound. bm4d is free for non-commercial use only.
 """
 
 from __future__ import annotations

@@ -129,9 +129,10 @@ def find(sample: NDArray[np.float32], valid: Mask, usual: Mask, rounds: int = 3)
     offset, spiky = blank.copy(), np.zeros(bands, bool)
     keep = good
     sigma: Array | None = None
+    least = np.zeros(bands)
     for last in (*[False] * (rounds - 1), True):
         moved = sample - offset[:, None].astype(np.float32)
-        sigma = noise_of(moved, keep, sigma)
+        sigma = np.maximum(noise_of(moved, keep, sigma), least)
         mean, factors = model_of(moved, keep, sigma)
         white = ((moved - mean[:, None, None]) / sigma[:, None, None]).reshape(bands, -1).astype(np.float32)
         scores, _ = factor_scores(white, keep.reshape(bands, -1), factors)
@@ -140,8 +141,10 @@ def find(sample: NDArray[np.float32], valid: Mask, usual: Mask, rounds: int = 3)
             found = stripes(rest, good, factors)
             offset += sigma[:, None] * found
             rest -= found[:, None]
-        hit, heavy = impulses(rest.reshape(bands, -1), good.reshape(bands, -1), factors)
-        spiky |= heavy & (hit.sum(1) > MANY * np.maximum(good.sum((1, 2)), 1))
+        hit, typical = impulses(rest.reshape(bands, -1), good.reshape(bands, -1), factors)
+        spiky |= (typical < HEAVY) & (hit.sum(1) > MANY * np.maximum(good.sum((1, 2)), 1))
+        # What is usual in a band is noise: taking impulses out must not take that too.
+        least = np.where(spiky, np.minimum(typical, 1) * sigma, 0)
         hit[~spiky] = False
         keep = good & ~hit.reshape(sample.shape)
     assert sigma is not None
@@ -242,7 +245,7 @@ def stripes(rest: Array, good: Mask, factors: Array) -> Array:
 
 
 def impulses(rest: Array, good: Mask, factors: Array) -> tuple[Mask, Mask]:
-    """Good samples that are far from what other bands predict, (bands, pixels); and bands with a heavy tail, (bands,).
+    """Good samples that are far from what other bands predict, (bands, pixels); and the usual deviation over the expected.
 
     `rest` is the difference, in sigmas.
 
@@ -252,4 +255,4 @@ def impulses(rest: Array, good: Mask, factors: Array) -> tuple[Mask, Mask]:
     rest = np.abs(rest)
     typical = 1.4826 * np.array([np.median(r[g]) if g.any() else 0 for r, g in zip(rest, good, strict=True)])
     far: Mask = good & (rest > IMPULSE * np.minimum(typical, expected)[:, None])
-    return far, typical < HEAVY * expected
+    return far, typical / expected
