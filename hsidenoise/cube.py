@@ -97,15 +97,15 @@ class Cube:
     on_close: Callable[[], None] | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, pixels: NDArray[Any], name: str = "array") -> Cube:
+    def of(cls, pixels: NDArray[Any], nodata: float | None = None) -> Cube:
         """A cube of an array (bands, rows, cols) in memory."""
         bands = len(pixels)
 
         def read(window: Window, chosen: Sequence[int]) -> NDArray[Any]:
             return pixels[list(chosen), window.row_start : window.row_stop, window.col_start : window.col_stop]
 
-        nothing, one, zero = (None,) * bands, (1.0,) * bands, (0.0,) * bands
-        return cls(name, "memory", pixels.shape, pixels.dtype.name, Bands(bands), Geo(), nothing, one, zero, read)
+        blank, one, zero = (nodata,) * bands, (1.0,) * bands, (0.0,) * bands
+        return cls("array", "memory", pixels.shape, pixels.dtype.name, Bands(bands), Geo(), blank, one, zero, read)
 
     def __enter__(self) -> Cube:
         return self

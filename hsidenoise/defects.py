@@ -245,9 +245,9 @@ def stripes(rest: Array, good: Mask, factors: Array) -> Array:
 
 
 def impulses(rest: Array, good: Mask, factors: Array) -> tuple[Mask, Mask]:
-    """Good samples that are far from what other bands predict, (bands, pixels); and the usual deviation over the expected.
+    """Good samples that are far from what other bands predict, (bands, pixels); and how far usual ones are, (bands,).
 
-    `rest` is the difference, in sigmas.
+    `rest` is the difference, in sigmas; the usual deviation is given over the expected one.
 
     Where impulses make most of a band's noise, its usual samples lie much closer than its sigma says.
     """

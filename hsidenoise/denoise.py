@@ -89,7 +89,7 @@ def run(
             return record | {"plan": describe_plan(cube, job, engine) | {"output": decided}}
         provenance = {
             "software": f"hsidenoise {__version__}",
-            "model": f"{card.name} sha256:{record['model']['sha256'][:12]}",
+            "model": f"{card.name} sha256:{record['model']['sha256'][:12] or 'none'}",
             "source": os.path.basename(os.fspath(scene)),
             "bands": f"{len(job.denoised)} of {cube.shape[0]} denoised",
             "date": _stamp(),

@@ -83,14 +83,15 @@ def evaluate(cubes: Sequence[Path], options: EvaluateOptions | None = None, **ch
     return {"rows": rows, "means": _means(rows)}
 
 
-def denoise_array(noisy: Pixels, engine: Engine, tile: int = 0) -> Pixels:
+def denoise_array(noisy: Pixels, engine: Engine, tile: int = 0, nodata: float | None = None) -> Pixels:
     """What `hsidenoise.denoise.run` makes of an array (bands, rows, cols); bands left alone come back as they are."""
     from .denoise import denoise_rows
 
-    cube = Cube.of(noisy)
+    cube = Cube.of(noisy, nodata)
     job = prepare(cube, set(range(len(noisy))), engine, tile)
     result = noisy.copy()
-    usual = job.front.usual(noisy[job.front.bands], 0)
+    window = cube.window()
+    usual = job.front.usual(noisy[job.front.bands], 0) & cube.read(window, job.front.bands)[1]
     place = {b: i for i, b in enumerate(job.front.bands)}
     for start, block in denoise_rows(cube, job, engine, []):
         stop = start + block.shape[1]

@@ -14,6 +14,7 @@ def describe_run(record: Mapping[str, Any], verbose: bool = False) -> list[str]:
     """A finished run: what was done, what was left alone, how good it is, where it is."""
     lines = [bands_line(record)]
     lines.extend(reasons(record, verbose))
+    lines.extend(mended(record))
     if not record["bands_denoised"]:
         lines.append("nothing was denoised: the output holds the input's pixels")
     if odd := record.get("samples_passed"):
@@ -80,12 +81,37 @@ def describe_plan(record: Mapping[str, Any]) -> list[str]:
         f"bands        {bands_line(record)}",
         *(f"             {line}" for line in reasons(record, False)),
         f"tiles        {plan['tiles']} of {rows} x {cols} pixels, halo {plan['halo']}",
-        f"windows      {plan['band_windows']} of the network's bands; {plan['network_runs']} network runs in all",
+        _shown(record),
         f"memory       about {size(plan['memory_bytes'])} beside the libraries",
         f"device       {record['device']}",
-        f"model        {record['model']['name']} ({record['model']['arch']}, "
-        f"{record['model']['parameters']:,} parameters, sha256 {record['model']['sha256'][:12]})",
-    ]  # fmt: skip
+        f"model        {_weights(record['model'])}",
+    ]
+
+
+def _weights(model: Mapping[str, Any]) -> str:
+    if not model["sha256"]:
+        return f"{model['name']} (built in, no weights)"
+    return f"{model['name']} ({model['arch']}, {model['parameters']:,} parameters, sha256 {model['sha256'][:12]})"
+
+
+def _shown(record: Mapping[str, Any]) -> str:
+    """What the model is shown of each tile."""
+    plan, front = record["plan"], record["normalisation"]
+    runs = f"{plan['network_runs']} runs of the model in all"
+    if front["frontend"] == "eigen":
+        return f"images       {front['images']} eigen-images, {front['rank']} above the noise; {runs}"
+    return f"windows      {plan['band_windows']} of the model's bands; {runs}"
+
+
+def mended(record: Mapping[str, Any]) -> list[str]:
+    """Defects that were found, in one line, or none."""
+    found = record["normalisation"].get("defects") or {}
+    parts = []
+    if found.get("lost_share"):
+        parts.append(f"{100 * found['lost_share']:.2g} % of the samples predicted from other bands")
+    if columns := found.get("striped_columns"):
+        parts.append(f"{count_of(columns, 'striped column')} moved back")
+    return [f"defects mended in {count_of(len(found['bands']), 'band')}: {', '.join(parts)}"] if parts else []
 
 
 def describe_models(cards: Mapping[str, tuple[WeightFile, Card]]) -> list[str]:
