@@ -244,7 +244,7 @@ def stripes(rest: Array, good: Mask, factors: Array) -> Array:
     return np.asarray(offset)
 
 
-def impulses(rest: Array, good: Mask, factors: Array) -> tuple[Mask, Mask]:
+def impulses(rest: Array, good: Mask, factors: Array) -> tuple[Mask, Array]:
     """Good samples that are far from what other bands predict, (bands, pixels); and how far usual ones are, (bands,).
 
     `rest` is the difference, in sigmas; the usual deviation is given over the expected one.
