@@ -25,7 +25,7 @@ DEAD, WIDEST = 0.95, 3
 #: Bands it takes to say what is wrong with one of them.
 FEWEST = 8
 #: Standard errors by which a column's mean, or a sample, must differ from what other bands predict.
-STRIPE, IMPULSE = 5.0, 6.0
+STRIPE, IMPULSE = 6.0, 6.0
 #: Typical deviation over the expected one, below which a band's noise has a heavy tail.
 HEAVY = 0.5
 #: Least rows to judge columns by.
@@ -147,6 +147,8 @@ def find(sample: NDArray[np.float32], valid: Mask, usual: Mask, rounds: int = 3)
         least = np.where(spiky, np.minimum(typical, 1) * sigma, 0)
         hit[~spiky] = False
         keep = good & ~hit.reshape(sample.shape)
+        if not (offset.any() or hit.any() or any(s.size for s in stuck) or dead.any()):
+            return None
     assert sigma is not None
     lost = (valid & ~keep & (usual | nothing.lost_in(sample, 0))).sum((1, 2)) / np.maximum(valid.sum((1, 2)), 1)
     if not (offset.any() or lost.any()):

@@ -232,7 +232,7 @@ def eigen_images(
         if found is not None:
             values, _ = found.mend(values, valid, 0)
         moments.add(values, np.asarray(valid.all(axis=0)))
-    eigen = fit(moments.mean(), moments.covariance(), sigma, moments.pixels, multiple=size)
+    eigen = fit(moments.mean(), moments.covariance(), sigma, moments.pixels)
     return EigenImages(tuple(bands), eigen, found, size, survey.low[bands], limits)
 
 

@@ -15,7 +15,7 @@ from .samples import inside
 #: Pixels of a block of rows, all bands together, that is read at a time.
 BLOCK_SAMPLES = 8_000_000
 #: Samples of the rows that are kept, all bands together.
-SAMPLE = 16_000_000
+SAMPLE = 8_000_000
 #: Edge of the blocks whose medians are taken before percentiles: noise must not widen a scene's range.
 EDGE = 4
 #: Block medians kept for the percentiles.

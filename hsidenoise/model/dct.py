@@ -18,7 +18,9 @@ THRESHOLD = 2.7
 
 
 class Threshold(nn.Module):
-    """The weight-free denoiser of eigen-images, which every network has to beat: `dct_threshold`.
+    """The weight-free denoiser of eigen-images, which every network has to beat.
+
+    `dct_threshold`, and with its result as the pilot `dct_wiener`, which brings back a little of what was cut off.
 
     It answers to what a network answers to (`hsidenoise.model.weights.Model`).
     """
@@ -33,8 +35,9 @@ class Threshold(nn.Module):
     ) -> tuple[Tensor, Convergence]:
         """Denoise images (N, 1, H, W) of unit noise; there is nothing to solve and no grid to shift."""
         n = len(y)
+        x = dct_wiener(y, dct_threshold(y, THRESHOLD, mean=True))
         one = torch.ones(n, dtype=torch.int64, device=y.device)
-        return dct_threshold(y, THRESHOLD, mean=True), Convergence(one, torch.zeros(n, device=y.device), one.bool())
+        return x, Convergence(one, torch.zeros(n, device=y.device), one.bool())
 
 
 def dct(size: int) -> Tensor:

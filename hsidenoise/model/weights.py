@@ -88,7 +88,7 @@ Model = DECSC | Threshold
 #: The model that has no weights.
 BUILT_IN = WeightFile("dct", None)
 BUILT_IN_CARD = Card(
-    "dct", "dct", {}, normalisation=EIGEN_NORMALISATION, noise=("gaussian",), halo=EDGE,
+    "dct", "dct", {}, normalisation=EIGEN_NORMALISATION, noise=("gaussian",), halo=2 * EDGE,
     citation="O. Guleryuz, Weighted averaging for denoising with overcomplete dictionaries, IEEE TIP, 2007",
 )  # fmt: skip
 
