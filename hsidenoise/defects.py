@@ -28,6 +28,9 @@ FEWEST = 8
 STRIPE, IMPULSE = 6.0, 6.0
 #: Typical deviation over the expected one, below which a band's noise has a heavy tail.
 HEAVY = 0.5
+#: Correlation of a band's column means in the upper and the lower half of the scene, beyond which all its columns are
+#: striped: detectors are the same in both, the ground is not.
+ALIKE = 0.6
 #: Least rows to judge columns by.
 ROWS = 16
 #: Share of a band's samples that must be impulses before any is taken for one: a rare material is not noise.
@@ -230,7 +233,10 @@ def model_of(sample: NDArray[np.float32], good: Mask, sigma: Array) -> tuple[Arr
 
 
 def stripes(rest: Array, good: Mask, factors: Array) -> Array:
-    """Offset of each column that differs from what other bands predict, in sigmas; (bands, cols), zero elsewhere."""
+    """Offset of each column that differs from what other bands predict, in sigmas; (bands, cols), zero elsewhere.
+
+    Single columns that stand out, or all of a band's where the two halves of the scene agree on them.
+    """
     apart = np.maximum(1 - leverage(factors, good.mean((1, 2))), 0.05)[:, None]
     count = good.sum(1)
     most = (IMPULSE * np.sqrt(apart))[:, None]  # impulses must not look like a stripe
@@ -243,7 +249,25 @@ def stripes(rest: Array, good: Mask, factors: Array) -> Array:
         column = rest[b, good[b, :, c], c]
         near = column[np.abs(column - np.median(column)) < most[b, 0, 0]]
         offset[b, c] = near.mean() / apart[b, 0] - middle[b, 0]
+    half = len(rest[0]) // 2
+    if half >= ROWS:
+        clipped = np.where(good, np.clip(rest, -most, most), 0)
+        parts = [
+            _sharp(clipped[:, rows].sum(1) / np.maximum(good[:, rows].sum(1), 1) / apart)
+            for rows in (slice(None, half), slice(half, None))
+        ]
+        both = zip(*parts, strict=True)
+        alike = [np.corrcoef(top, bottom)[0, 1] if top.std() and bottom.std() else 0 for top, bottom in both]
+        whole = (np.array(alike) > ALIKE) & (spread[:, 0] > 2 / np.sqrt(apart[:, 0] * np.maximum(count.max(1), 1)))
+        offset[whole] = _sharp(mean)[whole]
     return np.asarray(offset)
+
+
+def _sharp(means: Array) -> Array:
+    """Column means (bands, cols) less their running median: shading across the scene is no stripe."""
+    from scipy.ndimage import median_filter
+
+    return np.asarray(means - median_filter(means, (1, 31), mode="reflect"))
 
 
 def impulses(rest: Array, good: Mask, factors: Array) -> tuple[Mask, Array]:

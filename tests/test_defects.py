@@ -79,6 +79,18 @@ def test_stripes_are_moved_back_and_dead_columns_predicted(rng):
     assert not good[20][:, 10].any()
 
 
+def test_a_band_with_stripes_on_every_column_is_evened(rng):
+    clean = tiny.clean(BANDS, ROWS, COLS)
+    values = noisy()
+    offsets = 0.1 * rng.standard_normal(COLS)
+    values[2] += offsets.astype(np.float32)
+    found = find(values)
+    mended, _ = found.mend(values, np.ones(values.shape, bool), 0)
+    assert np.flatnonzero(found.offset.any(1)).tolist() == [2]
+    left = (mended - clean)[2].mean(0)
+    assert left.std() < 0.2 * offsets.std()
+
+
 def test_clamped_shadows_and_saturated_roofs_stay(rng):
     values = noisy(0.005)
     values[3, 20:50, 30:70] = 0  # a patch of one value is an object, not a defect
