@@ -107,7 +107,10 @@ def factor_scores(white: NDArray[np.float32], good: NDArray[np.bool_], factors: 
     for start in range(0, holes.size, step):
         at = holes[start : start + step]
         here = good[:, at]
-        matrices = whole - ((~here).T.astype(np.float64) @ products).reshape(-1, count, count)
+        matrices = (here.T.astype(np.float64) @ products).reshape(-1, count, count)
+        # Beside the squares of large factors a plain one is lost, and a pixel with few samples would be singular.
+        one = 1 + 1e-12 * np.trace(matrices, axis1=1, axis2=2)
+        matrices += one[:, None, None] * np.eye(count)
         right = factors.T @ np.where(here, white[:, at], 0)
         inverse = np.linalg.inv(matrices)
         scores[:, at] = np.einsum("nij,jn->in", inverse, right)

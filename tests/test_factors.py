@@ -64,6 +64,16 @@ def test_scores_follow_the_textbook_pixel_by_pixel():
     np.testing.assert_allclose(unknown, total, atol=1e-6)
 
 
+def test_scores_are_numbers_where_there_is_hardly_any_noise_and_hardly_a_sample():
+    rng = np.random.default_rng(5)
+    factors = 1e9 * rng.standard_normal((12, 5))
+    good = np.zeros((12, 30), bool)
+    good[:2] = True
+    scores, unknown = factor_scores(factors @ rng.standard_normal((5, 30)).astype(np.float32), good, factors)
+    assert np.isfinite(scores).all()
+    assert np.isfinite(unknown).all()
+
+
 @pytest.mark.parametrize("missing", [0.05, 0.4])
 def test_noise_and_covariance_are_found_where_samples_are_missing(missing):
     signal, data = mixed()
