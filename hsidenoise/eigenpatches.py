@@ -65,9 +65,7 @@ class EigenSampler:
         chosen = self._bands(len(cube), rng)
         sigma = self._sigma(len(chosen), rng)
         signal = moments.covariance()[np.ix_(chosen, chosen)]
-        eigen = fit(
-            moments.mean()[chosen], signal + np.diag(sigma**2), sigma, 40_000 * len(chosen), multiple=self.bands
-        )
+        eigen = fit(moments.mean()[chosen], signal + np.diag(sigma**2), sigma, 40_000 * len(chosen))
         # The first group of images matters most; a later one is drawn now and then.
         groups = -(-len(eigen.values) // self.bands)
         first = self.bands * int(rng.integers(groups)) if rng.random() < 0.3 else 0

@@ -13,6 +13,7 @@ from hsidenoise.model import layers
 from hsidenoise.model.atoms import dct_atoms
 from hsidenoise.model.dct import dct
 from hsidenoise.model.decsc import CONFIGS, DECSC, Config, build
+from hsidenoise.model.dictionary import Dense, Gathered
 from hsidenoise.model.grid import Grid, reflect
 
 TINY = Config(bands=5, shared=8, local=4, kernel=9, stride=4, depth=2, heads=2, evaluations=4)
@@ -37,49 +38,64 @@ def test_soft_threshold():
     assert layers.soft_threshold(x, theta).tolist() == [[-2, 0, 0, 0, 2]]
 
 
+def cells_of(image, stride):
+    """(N, B, H, W) space to depth."""
+    n, b, height, width = image.shape
+    cells = image.view(n, b, height // stride, stride, width // stride, stride).permute(0, 1, 2, 4, 3, 5)
+    return cells.reshape(n, b, height // stride, width // stride, stride**2)
+
+
+@pytest.mark.parametrize("way", [Dense, Gathered])
 @pytest.mark.parametrize(("size", "stride"), [(9, 7), (9, 4), (8, 4), (9, 3), (5, 5), (3, 1)])
-def test_dictionaries_are_strided_convolutions_and_their_transposes(size, stride):
+def test_dictionaries_are_strided_convolutions_and_their_transposes(way, size, stride):
+    """Against PyTorch's own operators; the local ones in three dimensions."""
     torch.manual_seed(1)
-    atoms, channels = 6, 3
-    kernel = torch.randn(atoms, channels, size, size)
-    packed = layers.pack_kernel(kernel, stride).flatten(1, 2)
-    m = packed.shape[-1]
-    rows, cols = 4, 5
-    image = torch.randn(2, channels, stride * (rows + m - 1), stride * (cols + m - 1))
-    cells = image.view(2, channels, rows + m - 1, stride, cols + m - 1, stride).permute(0, 2, 4, 1, 3, 5)
-    cells = cells.reshape(2, rows + m - 1, cols + m - 1, -1)
+    apply = way(stride) if way is Dense else way(size, stride)
+    atoms, bands, rows, cols = 6, 4, 4, 5
+    m = -(-size // stride)
+    image = torch.randn(2, bands, stride * (rows + m - 1), stride * (cols + m - 1))
+    cells = cells_of(image, stride)
+    height, width = (stride * (n - 1) + size for n in (rows, cols))  # what the atoms reach
+    beyond = (0, image.shape[-1] - width, 0, image.shape[-2] - height)
+    close = {"rtol": 1e-4, "atol": 1e-4}
 
-    expected = F.conv2d(image, F.pad(kernel, (0, m * stride - size) * 2), stride=stride)
-    torch.testing.assert_close(layers.conv2d(cells, packed).permute(0, 3, 1, 2), expected, rtol=1e-4, atol=1e-4)
-
+    kernel = torch.randn(atoms, bands, size, size)
+    expected = F.conv2d(image[..., :height, :width], kernel, stride=stride)
+    found = apply.analyse_shared(cells, apply.shared(kernel))
+    torch.testing.assert_close(found.permute(0, 3, 1, 2), expected, **close)
     codes = torch.randn(2, atoms, rows, cols)
-    expected = F.conv_transpose2d(codes, kernel, stride=stride)
-    found = layers.conv2d(codes.permute(0, 2, 3, 1), layers.transpose_kernel(packed), m - 1)
-    found = found.view(2, rows + m - 1, cols + m - 1, channels, stride, stride).permute(0, 3, 1, 4, 2, 5)
-    found = found.reshape(2, channels, stride * (rows + m - 1), -1)
-    height, width = expected.shape[-2:]
-    torch.testing.assert_close(found[..., :height, :width], expected, rtol=1e-4, atol=1e-4)
-    assert not found[..., height:, :].any()
-    assert not found[..., width:].any()
+    expected = F.pad(F.conv_transpose2d(codes, kernel, stride=stride), beyond)
+    found = apply.spread_shared(codes.permute(0, 2, 3, 1), apply.shared(kernel, transpose=True))
+    torch.testing.assert_close(found, cells_of(expected, stride), **close)
+
+    kernel = torch.randn(atoms, 3, size, size)
+    strides = {"stride": (1, stride, stride), "padding": (1, 0, 0)}
+    expected = F.conv3d(image[:, None, :, :height, :width], kernel[:, None], **strides)
+    found = apply.analyse_local(cells, apply.local(kernel))
+    torch.testing.assert_close(found.permute(0, 4, 1, 2, 3), expected, **close)
+    codes = torch.randn(2, bands, rows, cols, atoms)
+    expected = F.conv_transpose3d(codes.permute(0, 4, 1, 2, 3), kernel[:, None], **strides)[:, 0]
+    none, nothing = torch.zeros(2, rows, cols, 1), torch.zeros(1, bands, size, size)
+    found = apply.spread(none, apply.shared(nothing, transpose=True), codes, apply.local(kernel, transpose=True))
+    torch.testing.assert_close(found, cells_of(F.pad(expected, beyond), stride), **close)
 
 
-def test_the_local_dictionary_is_a_3d_convolution_and_its_transpose():
-    network = tiny()
-    kernel = network.local["analysis"].detach()
-    packed = network.local_kernel("analysis")
-    grid = Grid.over(13, 18, TINY.kernel, TINY.stride, (0, 0))
-    image = torch.randn(2, 5, grid.cell_rows * 4, grid.cell_cols * 4)
-    cells = image.view(2, 5, grid.cell_rows, 4, grid.cell_cols, 4).permute(0, 1, 2, 4, 3, 5).flatten(-2)
-    padded = F.pad(kernel, (0, 3, 0, 3))[:, None]
-    expected = F.conv3d(image[:, None], padded, stride=(1, 4, 4), padding=(1, 0, 0))
-    found = network.analyse_local(cells, packed)
-    torch.testing.assert_close(found.permute(0, 4, 1, 2, 3), expected, rtol=1e-4, atol=1e-5)
-
-    codes = torch.randn(2, 5, grid.rows, grid.cols, 4)
-    expected = F.conv_transpose3d(codes.permute(0, 4, 1, 2, 3), padded, stride=(1, 4, 4), padding=(1, 0, 0))[:, 0]
-    found = network.spread_local(codes, layers.transpose_kernel(packed)).unflatten(-1, (4, 4)).permute(0, 1, 2, 4, 3, 5)
-    found = found.reshape(2, 5, grid.cell_rows * 4, grid.cell_cols * 4)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize(
+    "shape", [(1, 31, 20, 20, 48, 96), (2, 5, 7, 9, 50, 48), (3, 2, 4, 13, 48, 48), (2, 1, 1, 1, 48, 48)]
+)
+def test_winograd_is_the_convolution(shape):
+    torch.manual_seed(4)
+    *size, channels, out = shape
+    x, bias = torch.randn(*size, channels), torch.randn(out)
+    kernel = torch.randn(out, channels, 3, 3, 3) / (27 * channels) ** 0.5
+    with torch.no_grad():
+        assert layers.Convolution.of(kernel, bias).fast
+        found = layers.Convolution.of(kernel, bias)(x)
+    slow = layers.Convolution.of(kernel, bias)
+    assert not slow.fast, "gradients take the plain way"
+    expected = F.conv3d(x.permute(0, 4, 1, 2, 3).double(), kernel.double(), bias.double(), padding=1)
+    torch.testing.assert_close(found.double(), expected.permute(0, 2, 3, 4, 1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(slow(x), found, rtol=1e-4, atol=1e-4)
 
 
 def test_the_merged_kernel_is_the_sum_of_five_convolutions():
@@ -185,7 +201,7 @@ def test_one_step_is_equation_20_written_out():
     r = y - k(s1) - d(h0)
     h1 = h0 + crop(F.conv3d(r[:, None], network.local["analysis"][:, None], stride=(1, 4, 4), padding=(1, 0, 0)))
     h1 = layers.soft_threshold(h1.permute(0, 2, 3, 4, 1), network.theta_local)
-    h1 = network.net2(h1, network.net2.difference.kernel())
+    h1 = network.net2(h1, network.net2.ready())
     torch.testing.assert_close(found[0], s1.permute(0, 2, 3, 1), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found[1], h1, rtol=1e-4, atol=1e-4)
 

@@ -34,6 +34,7 @@ from . import layers
 from .atoms import dct_atoms, image_atoms, kaiming, own_channel
 from .dct import THRESHOLD, dct_threshold, dct_wiener
 from .deq import Convergence, State, fixed_point, phantom
+from .dictionary import dictionaries
 from .grid import Grid
 
 
@@ -139,7 +140,7 @@ class Packed(NamedTuple):
     spread_shared: Tensor
     analyse_local: Tensor
     spread_local: Tensor
-    difference: tuple[Tensor, Tensor]
+    enhancement: tuple[layers.Convolution, layers.Convolution, layers.Convolution]
     weight: Tensor | None
     theta_shared: Tensor
     theta_local: Tensor
@@ -180,6 +181,7 @@ class DECSC(nn.Module):
         super().__init__()
         self.config = config
         c = config
+        self.dictionaries = dictionaries(c.kernel, c.stride)
         shared = kaiming(c.shared, c.bands, c.kernel)
         local = kaiming(c.local, 3, c.kernel)
         self.shared = nn.ParameterDict({name: shared.clone() for name in ("analysis", "synthesis", "reconstruction")})
@@ -264,11 +266,11 @@ class DECSC(nn.Module):
     def pack(self, sigma: Tensor) -> Packed:
         """What `step` needs besides the data, once per forward pass; `sigma` is (N, B)."""
         kernels = (
-            self.shared_kernel("analysis"),
-            layers.transpose_kernel(self.shared_kernel("synthesis")),
-            self.local_kernel("analysis"),
-            layers.transpose_kernel(self.local_kernel("synthesis")),
-            self.net2.difference.kernel(),
+            self.dictionaries.shared(self.masked("shared", "analysis")),
+            self.dictionaries.shared(self.masked("shared", "synthesis"), transpose=True),
+            self.dictionaries.local(self.masked("local", "analysis")),
+            self.dictionaries.local(self.masked("local", "synthesis"), transpose=True),
+            self.net2.ready(),
         )
         if not self.config.noise_weighted:
             return Packed(*kernels, None, self.theta_shared.clamp_min(0), self.theta_local.clamp_min(0), None)
@@ -291,45 +293,23 @@ class DECSC(nn.Module):
         `y` is space to depth, (N, B, h, w, s^2); `z` is S (N, h', w', shared) and H (N, B, h', w', local).
         """
         s, h = z
-        explained = y - self.spread_local(h, packed.spread_local)
-        residual = weigh(explained - self.spread_shared(s, packed.spread_shared), packed.weight)
-        s = self.analyse_shared(residual, packed.analyse_shared).add_(s)
+        apply = self.dictionaries
+        left = y - apply.spread(s, packed.spread_shared, h, packed.spread_local)
+        before = s
+        s = apply.analyse_shared(weigh(left, packed.weight), packed.analyse_shared).add_(s)
         s = self.net1(layers.soft_threshold(s, packed.theta_shared))
         s = s if self.config.shrink == 1 else s * self.config.shrink
-        residual = weigh(explained - self.spread_shared(s, packed.spread_shared), packed.weight)
-        h = self.analyse_local(residual, packed.analyse_local).add_(h)
-        h = self.net2(layers.soft_threshold(h, packed.theta_local), packed.difference, packed.gate)
+        left = left - apply.spread_shared(s - before, packed.spread_shared)  # y - K S - D H, S the new one
+        h = apply.analyse_local(weigh(left, packed.weight), packed.analyse_local).add_(h)
+        h = self.net2(layers.soft_threshold(h, packed.theta_local), packed.enhancement, packed.gate)
         h = h if self.config.shrink == 1 else h * self.config.shrink
         return s, h
 
-    def shared_kernel(self, name: str) -> Tensor:
-        """A 2-D dictionary on the code grid, (shared, B s^2, m, m)."""
-        kernel = self.shared[name] if self.mask_shared is None else self.shared[name] * self.mask_shared
-        return layers.pack_kernel(kernel, self.config.stride).flatten(1, 2)
-
-    def local_kernel(self, name: str) -> Tensor:
-        """A 3-D dictionary on the code grid, (local, s^2, 3, m, m)."""
-        kernel = self.local[name] if self.mask_local is None else self.local[name] * self.mask_local
-        return layers.pack_kernel(kernel, self.config.stride).transpose(1, 2)
-
-    def analyse_shared(self, r: Tensor, kernel: Tensor) -> Tensor:
-        """W_K: (N, B, h, w, s^2) to (N, h', w', shared)."""
-        return layers.conv2d(r.permute(0, 2, 3, 1, 4).flatten(3), kernel)
-
-    def spread_shared(self, s: Tensor, kernel: Tensor) -> Tensor:
-        """K: (N, h', w', shared) to (N, B, h, w, s^2)."""
-        out = layers.conv2d(s, kernel, padding=kernel.shape[-1] - 1)
-        n, h, w, _ = out.shape
-        return out.reshape(n, h, w, -1, self.config.stride**2).permute(0, 3, 1, 2, 4)
-
-    def analyse_local(self, r: Tensor, kernel: Tensor) -> Tensor:
-        """W_D: (N, B, h, w, s^2) to (N, B, h', w', local)."""
-        return layers.conv3d(r, kernel, padding=(1, 0, 0))
-
-    def spread_local(self, h: Tensor, kernel: Tensor) -> Tensor:
-        """D: (N, B, h', w', local) to (N, B, h, w, s^2)."""
-        edge = kernel.shape[-1] - 1
-        return layers.conv3d(h, kernel, padding=(1, edge, edge))
+    def masked(self, part: str, name: str) -> Tensor:
+        """A dictionary, (atoms, bands or 3, k, k)."""
+        kernels, mask = (self.shared, self.mask_shared) if part == "shared" else (self.local, self.mask_local)
+        kernel: Tensor = kernels[name]
+        return kernel if mask is None else kernel * mask
 
     def forward(
         self,
@@ -384,12 +364,12 @@ class DECSC(nn.Module):
             if c.noise_weighted:
                 raise ValueError("this network needs the noise sigma of each band")
             sigma = y.new_zeros(n, b)
-        packed = self.pack(sigma)
         z0 = (
             y.new_zeros(n, grid.rows, grid.cols, c.shared),
             y.new_zeros(n, b, grid.rows, grid.cols, c.local),
         )
-        frozen = Packed(*(_detach(p) for p in packed))
+        with torch.no_grad():
+            frozen = self.pack(sigma)
         z, convergence = fixed_point(
             lambda z: _float(self.step(cells, z, frozen)),
             z0,
@@ -398,10 +378,13 @@ class DECSC(nn.Module):
         )
         drift = convergence.residual
         if phantom_steps:
+            packed = self.pack(sigma)
             z, drift = phantom(lambda z: _float(self.step(cells, z, packed)), z, steps=phantom_steps, floor=FAINT)
         s, h = z
-        x = self.spread_shared(s, layers.transpose_kernel(self.shared_kernel("reconstruction")))
-        x = x + self.spread_local(h, layers.transpose_kernel(self.local_kernel("reconstruction")))
+        apply = self.dictionaries
+        shared = apply.shared(self.masked("shared", "reconstruction"), transpose=True)
+        local = apply.local(self.masked("local", "reconstruction"), transpose=True)
+        x = apply.spread(s, shared, h, local)
         x = pilot = grid.from_cells(x.float())
         if c.wiener:
             level = sigma[:, :, None, None].clamp_min(NOISE_FLOOR)
@@ -412,7 +395,7 @@ class DECSC(nn.Module):
 
 def weigh(residual: Tensor, weight: Tensor | None) -> Tensor:
     """The residual times each band's weight; as it is where bands are not weighted."""
-    return residual if weight is None else residual.mul_(weight)
+    return residual if weight is None else residual * weight
 
 
 def build(arch: str, init: str = "frame", **changes: Any) -> DECSC:
@@ -423,12 +406,6 @@ def build(arch: str, init: str = "frame", **changes: Any) -> DECSC:
 def config_dict(config: Config) -> dict[str, Any]:
     """The configuration as it stands in a card."""
     return asdict(config)
-
-
-def _detach(part: Any) -> Any:
-    if part is None:
-        return None
-    return tuple(p.detach() for p in part) if isinstance(part, tuple) else part.detach()
 
 
 def _float(z: State) -> State:

@@ -1,36 +1,19 @@
-"""The parts of DECSC: convolutional dictionaries, the Swin stage, the detail enhancement.
+"""The parts of DECSC: convolutions, the Swin stage, the detail enhancement.
 
 Layouts are channels-last throughout, (N, h, w, C) and (N, B, h, w, C): that is what oneDNN and cuDNN are fastest on,
-and tokens for attention come out without a copy. Images live *space to depth*: pixel (i s + a, j s + b) of band c sits
-at grid cell (i, j), so that a strided k x k convolution becomes a dense m x m one, m = ceil(k / s), and its
-transpose too. Nothing is approximated by that.
+and tokens for attention come out without a copy.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def pack_kernel(kernel: Tensor, stride: int) -> Tensor:
-    """A dictionary (atoms, C, k, k) for `stride`, as dense kernels (atoms, C, s^2, m, m) on the code grid."""
-    atoms, channels, size, _ = kernel.shape
-    m = math.ceil(size / stride)
-    spare = m * stride - size
-    kernel = F.pad(kernel, (0, spare, 0, spare))
-    kernel = kernel.view(atoms, channels, m, stride, m, stride).permute(0, 1, 3, 5, 2, 4)
-    return kernel.reshape(atoms, channels, stride * stride, m, m)
-
-
-def transpose_kernel(kernel: Tensor) -> Tensor:
-    """The dense kernel with which a convolution is the adjoint of `kernel`'s: (a, b, ...) to (b, a, ...), flipped.
-
-    Convolving with it is several times faster on a CPU than the libraries' transposed convolution.
-    """
-    return kernel.flip(*range(2, kernel.dim())).transpose(0, 1)
+from . import winograd
 
 
 def conv2d(x: Tensor, kernel: Tensor, padding: int = 0) -> Tensor:
@@ -47,6 +30,34 @@ def conv3d(x: Tensor, kernel: Tensor, bias: Tensor | None = None, padding: tuple
         # PyTorch keeps a lone small sample from oneDNN, and is eight times slower then; two samples go through it.
         return F.conv3d(x.expand(2, -1, -1, -1, -1), kernel, bias, padding=padding)[:1].permute(0, 2, 3, 4, 1)
     return F.conv3d(x, kernel, bias, padding=padding).permute(0, 2, 3, 4, 1)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A 3 x 3 x 3 convolution made ready for many calls.
+
+    Parameters
+    ----------
+    kernel
+        (C', C, 3, 3, 3); transformed (`hsidenoise.model.winograd`) where that is `fast`.
+    bias
+        (C',).
+    """
+
+    kernel: Tensor
+    bias: Tensor
+    fast: bool
+
+    @classmethod
+    def of(cls, kernel: Tensor, bias: Tensor) -> Convolution:
+        """By the faster way; gradients take the plain one."""
+        if torch.is_grad_enabled() or not winograd.pays(kernel):
+            return cls(kernel, bias, fast=False)
+        return cls(winograd.transform(kernel), bias, fast=True)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(N, B, h, w, C) to (N, B, h, w, C')."""
+        return winograd.conv3d(x, self.kernel, self.bias) if self.fast else conv3d(x, self.kernel, self.bias)
 
 
 def soft_threshold(x: Tensor, theta: Tensor) -> Tensor:
@@ -148,14 +159,24 @@ class DetailEnhancement(nn.Module):
         self.squeeze = nn.Conv3d(channels, channels // 2, 3, padding=1)
         self.expand = nn.Conv3d(channels // 2, channels, 3, padding=1)
 
-    def forward(self, x: Tensor, merged: tuple[Tensor, Tensor], bias: Tensor | None = None) -> Tensor:
-        """(N, B, h, w, C) to the same.
+    def ready(self) -> tuple[Convolution, Convolution, Convolution]:
+        """Its convolutions, for many calls of `forward`."""
+        assert self.squeeze.bias is not None
+        assert self.expand.bias is not None
+        return (
+            Convolution.of(*self.difference.kernel()),
+            Convolution.of(self.squeeze.weight, self.squeeze.bias),
+            Convolution.of(self.expand.weight, self.expand.bias),
+        )
 
-        `merged` is `DifferenceConv.kernel()`, made once for many calls; `bias` is added before the gate's sigmoid.
-        """
-        x = x + F.relu_(conv3d(torch.asinh(x) if self.squash else x, *merged))
-        gate = F.relu_(conv3d(torch.asinh(x) if self.squash else x, self.squeeze.weight, self.squeeze.bias))
-        gate = conv3d(gate, self.expand.weight, self.expand.bias)
+    def forward(
+        self, x: Tensor, ready: tuple[Convolution, Convolution, Convolution], bias: Tensor | None = None
+    ) -> Tensor:
+        """(N, B, h, w, C) to the same; `bias` is added before the gate's sigmoid."""
+        difference, squeeze, expand = ready
+        detail = F.relu_(difference(torch.asinh(x) if self.squash else x))
+        x = x + detail if torch.is_grad_enabled() else detail.add_(x)
+        gate = expand(F.relu_(squeeze(torch.asinh(x) if self.squash else x)))
         if bias is not None:
             gate = gate.add_(bias)
         gate = gate.sigmoid_()

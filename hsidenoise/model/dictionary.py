@@ -1,0 +1,188 @@
+"""The dictionaries of DECSC on the code grid: analysis (W) and synthesis, for images laid out space to depth.
+
+Pixel (i s + a, j s + b) of a band sits at grid cell (i, j), so a strided k x k convolution becomes one over m x m
+cells, m = ceil(k / s), and its transpose too. Nothing is approximated by that. A dictionary is made *ready* once, for
+many uses.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .layers import conv2d, conv3d
+from .winograd import across_bands
+
+
+class Dictionaries(Protocol):
+    """Ways to apply a 2-D dictionary over all bands (shared) and a 3-D one over three (local).
+
+    Shapes: kernels (atoms, C, k, k), C the bands or 3; images (N, B, h, w, s^2); codes (N, h', w', shared) and
+    (N, B, h', w', local).
+    """
+
+    def shared(self, kernel: Tensor, *, transpose: bool = False) -> Tensor:
+        """A 2-D dictionary made ready, for analysis or (`transpose`) for synthesis."""
+
+    def local(self, kernel: Tensor, *, transpose: bool = False) -> Tensor:
+        """A 3-D dictionary made ready."""
+
+    def analyse_shared(self, image: Tensor, ready: Tensor) -> Tensor:
+        """W_K: image to shared codes."""
+
+    def spread_shared(self, codes: Tensor, ready: Tensor) -> Tensor:
+        """K: shared codes to image."""
+
+    def analyse_local(self, image: Tensor, ready: Tensor) -> Tensor:
+        """W_D: image to local codes."""
+
+    def spread(self, shared: Tensor, ready_shared: Tensor, local: Tensor, ready_local: Tensor) -> Tensor:
+        """K and D: both codes to the image they explain together."""
+
+
+def dictionaries(size: int, stride: int) -> Dictionaries:
+    """The faster way for atoms of this size: dense where they fill their cells, else gathered."""
+    return Gathered(size, stride) if size % stride else Dense(stride)
+
+
+class Dense:
+    """Convolutions of cells, each s^2 channels: atoms are padded to whole cells.
+
+    Synthesis too is a convolution, with the kernel flipped: several times faster on a CPU than the libraries'
+    transposed ones.
+    """
+
+    def __init__(self, stride: int) -> None:
+        self.stride = stride
+
+    def shared(self, kernel: Tensor, *, transpose: bool = False) -> Tensor:
+        """(shared, B s^2, m, m), or (B s^2, shared, m, m)."""
+        ready = pack_kernel(kernel, self.stride).flatten(1, 2)
+        return transpose_kernel(ready) if transpose else ready
+
+    def local(self, kernel: Tensor, *, transpose: bool = False) -> Tensor:
+        """(local, s^2, 3, m, m), or (s^2, local, 3, m, m)."""
+        ready = pack_kernel(kernel, self.stride).transpose(1, 2)
+        return transpose_kernel(ready) if transpose else ready
+
+    def analyse_shared(self, image: Tensor, ready: Tensor) -> Tensor:
+        """See `Dictionaries`."""
+        return conv2d(image.permute(0, 2, 3, 1, 4).flatten(3), ready)
+
+    def spread_shared(self, codes: Tensor, ready: Tensor) -> Tensor:
+        """See `Dictionaries`."""
+        out = conv2d(codes, ready, padding=ready.shape[-1] - 1)
+        return out.reshape(*out.shape[:3], -1, self.stride**2).permute(0, 3, 1, 2, 4)
+
+    def analyse_local(self, image: Tensor, ready: Tensor) -> Tensor:
+        """See `Dictionaries`."""
+        return conv3d(image, ready, padding=(1, 0, 0))
+
+    def spread(self, shared: Tensor, ready_shared: Tensor, local: Tensor, ready_local: Tensor) -> Tensor:
+        """See `Dictionaries`."""
+        edge = ready_local.shape[-1] - 1
+        return conv3d(local, ready_local, padding=(1, edge, edge)) + self.spread_shared(shared, ready_shared)
+
+
+class Gathered:
+    """Matrix products with the k^2 pixels under each atom: half the work of `Dense` where 9 pixels would pad to 14.
+
+    A patch is gathered cell by cell, what it covers of each: the pixels of an atom stand in that order too.
+    """
+
+    def __init__(self, size: int, stride: int) -> None:
+        self.size, self.stride = size, stride
+        spans = [min(stride, size - start) for start in range(0, size, stride)]
+        #: Row and column of each cell, and the rows and columns of it that an atom covers.
+        self.parts = [(i, j, p, q) for i, p in enumerate(spans) for j, q in enumerate(spans)]
+        self.edge = len(spans) - 1
+        pixels = torch.arange(size**2).view(size, size)
+        self.order = torch.cat(
+            [pixels[i * stride : i * stride + p, j * stride : j * stride + q].flatten() for i, j, p, q in self.parts]
+        )
+
+    def shared(self, kernel: Tensor, *, transpose: bool = False) -> Tensor:
+        """(B k^2, shared), or (shared, B k^2)."""
+        ready = self._ordered(kernel).flatten(1)
+        return ready if transpose else ready.T
+
+    def local(self, kernel: Tensor, *, transpose: bool = False) -> Tensor:
+        """One matrix for each of three bands, (3, 1, k^2, local), or (3, 1, local, k^2)."""
+        ready = self._ordered(kernel).permute(1, 2, 0)[:, None]
+        return ready.flip(0).transpose(2, 3) if transpose else ready
+
+    def analyse_shared(self, image: Tensor, ready: Tensor) -> Tensor:
+        """See `Dictionaries`."""
+        codes: Tensor = self._gather(image.permute(0, 2, 3, 1, 4), (1, 2)).flatten(3) @ ready
+        return codes
+
+    def spread_shared(self, codes: Tensor, ready: Tensor) -> Tensor:
+        """See `Dictionaries`."""
+        return self._scatter(self._patches(codes, ready))
+
+    def analyse_local(self, image: Tensor, ready: Tensor) -> Tensor:
+        """See `Dictionaries`."""
+        return _three_bands(self._gather(image), ready)
+
+    def spread(self, shared: Tensor, ready_shared: Tensor, local: Tensor, ready_local: Tensor) -> Tensor:
+        """See `Dictionaries`."""
+        return self._scatter(_three_bands(local, ready_local) + self._patches(shared, ready_shared))
+
+    def _patches(self, codes: Tensor, ready: Tensor) -> Tensor:
+        """The pixels under each atom, (N, B, h', w', k^2)."""
+        return (codes @ ready).view(*codes.shape[:3], -1, self.size**2).permute(0, 3, 1, 2, 4)
+
+    def _ordered(self, kernel: Tensor) -> Tensor:
+        return kernel.flatten(2)[:, :, self.order.to(kernel.device)]
+
+    def _gather(self, image: Tensor, axes: tuple[int, int] = (2, 3)) -> Tensor:
+        """Cells (..., h, ..., w, ..., s^2), h and w at `axes`, to the pixels under each atom: (..., k^2)."""
+        shape = list(image.shape[:-1])
+        for axis in axes:
+            shape[axis] -= self.edge
+        out = image.new_empty(*shape, self.size**2)
+        cells = image.reshape(*image.shape[:-1], self.stride, self.stride)
+        first = 0
+        for i, j, p, q in self.parts:
+            here = cells[..., :p, :q].narrow(axes[0], i, shape[axes[0]]).narrow(axes[1], j, shape[axes[1]])
+            out[..., first : first + p * q].view(here.shape).copy_(here)
+            first += p * q
+        return out
+
+    def _scatter(self, patches: Tensor) -> Tensor:
+        """The adjoint of `_gather`."""
+        n, b, rows, cols, _ = patches.shape
+        s = self.stride
+        first = s * s  # the cell an atom begins in, which it fills: the others reach over it
+        image = F.pad(patches[..., :first], (0, 0, 0, self.edge, 0, self.edge))
+        image = image.view(n, b, rows + self.edge, cols + self.edge, s, s)
+        for i, j, p, q in self.parts[1:]:
+            part = patches[..., first : first + p * q].reshape(n, b, rows, cols, p, q)
+            image[:, :, i : i + rows, j : j + cols, :p, :q] += part
+            first += p * q
+        return image.flatten(4)
+
+
+def _three_bands(x: Tensor, ready: Tensor) -> Tensor:
+    """(N, B, h, w, C) times the matrices of a band and its neighbours."""
+    out = across_bands(x.flatten(2, 3), ready.expand(-1, len(x), -1, -1))
+    return out.view(*x.shape[:4], -1)
+
+
+def pack_kernel(kernel: Tensor, stride: int) -> Tensor:
+    """A dictionary (atoms, C, k, k) for `stride`, as dense kernels (atoms, C, s^2, m, m) on the code grid."""
+    atoms, channels, size, _ = kernel.shape
+    m = math.ceil(size / stride)
+    spare = m * stride - size
+    kernel = F.pad(kernel, (0, spare, 0, spare))
+    kernel = kernel.view(atoms, channels, m, stride, m, stride).permute(0, 1, 3, 5, 2, 4)
+    return kernel.reshape(atoms, channels, stride * stride, m, m)
+
+
+def transpose_kernel(kernel: Tensor) -> Tensor:
+    """The dense kernel with which a convolution is the adjoint of `kernel`'s: (a, b, ...) to (b, a, ...), flipped."""
+    return kernel.flip(*range(2, kernel.dim())).transpose(0, 1)
