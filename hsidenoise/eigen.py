@@ -68,15 +68,17 @@ class Eigen:
         Eigenvectors of the whitened covariance, one a column, (bands, images), most signal first.
     values
         Their eigenvalues: variance of each image, noise (1) included.
-    rank
-        Images with more variance than noise alone gives.
     """
 
     mean: NDArray[np.float64]
     sigma: NDArray[np.float64]
     vectors: NDArray[np.float64] = field(repr=False)
     values: NDArray[np.float64] = field(repr=False)
-    rank: int
+
+    @property
+    def rank(self) -> int:
+        """Images: as many as have more variance than noise alone gives."""
+        return len(self.values)
 
     def project(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
         """Bands (bands, rows, cols) in raw units to eigen-images (images, rows, cols), noise of unit variance."""
@@ -94,9 +96,8 @@ class Eigen:
 
 
 def fit(
-    mean: NDArray[np.float64], covariance: NDArray[np.float64], sigma: NDArray[np.float64], pixels: int, *,
-    multiple: int = 1,
-) -> Eigen:  # fmt: skip
+    mean: NDArray[np.float64], covariance: NDArray[np.float64], sigma: NDArray[np.float64], pixels: int
+) -> Eigen:
     """The eigen-images of bands with this mean, covariance and noise.
 
     Parameters
@@ -105,12 +106,8 @@ def fit(
         (bands,), (bands, bands), (bands,); sigma above zero.
     pixels
         The covariance was taken over.
-    multiple
-        Keep a multiple of this many images (as far as there are bands): a network judges those at the edge better
-        than a threshold on their variance can.
     """
     values, vectors = np.linalg.eigh(covariance / np.outer(sigma, sigma))
     values, vectors = values[::-1], vectors[:, ::-1]
     rank = max(int((values > noise_edge(len(sigma), pixels)).sum()), 1)
-    kept = min(-(-rank // multiple) * multiple, len(sigma))
-    return Eigen(mean, sigma, vectors[:, :kept], values[:kept], rank)
+    return Eigen(mean, sigma, vectors[:, :rank], values[:rank])

@@ -153,7 +153,7 @@ class EigenImages:
     @property
     def runs(self) -> int:
         """One for each group of images."""
-        return -(-len(self.eigen.values) // self.size)
+        return -(-self.eigen.rank // self.size)
 
     def usual(self, values: Block, col: int) -> Mask:
         """Those within the limits, and defects."""
@@ -170,10 +170,7 @@ class EigenImages:
         records = []
         for first in range(0, len(images), self.size):
             group = images[first : first + self.size]
-            shown = np.zeros((self.size, *group.shape[1:]), np.float32)
-            shown[: len(group)] = group
-            clean, convergence = engine.patch(shown, np.ones(self.size, np.float32))
-            group[:] = clean[: len(group)]
+            group[:], convergence = engine.patch(group, np.ones(len(group), np.float32))
             records.append(convergence)
             if bar is not None:
                 bar.advance(1, residual=f"{convergence['residual']:.0e}")
@@ -194,7 +191,6 @@ class EigenImages:
         return {
             "frontend": "eigen",
             "rank": self.eigen.rank,
-            "images": len(self.eigen.values),
             "eigenvalues": [float(v) for v in self.eigen.values],
             "defects": mended,
         }

@@ -75,6 +75,7 @@ class TrainOptions:
 
     arch: str = option("compact", "Network configuration: compact, or decsc (the paper's).")
     init: str = option("frame", "Start from a tight DCT frame, or from the paper's draw: frame or kaiming.")
+    start: str = option("", "Begin with these weights, a name or a .safetensors file, in place of --init.")
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
     val: Path | None = option(None, "Cubes to validate on (.h5); never trained on.")
     steps: int = option(5_000, "Optimiser steps of the whole schedule.")

@@ -99,7 +99,7 @@ def _shown(record: Mapping[str, Any]) -> str:
     plan, front = record["plan"], record["normalisation"]
     runs = f"{plan['network_runs']} runs of the model in all"
     if front["frontend"] == "eigen":
-        return f"images       {front['images']} eigen-images, {front['rank']} above the noise; {runs}"
+        return f"images       {front['rank']} eigen-images above the noise; {runs}"
     return f"windows      {plan['band_windows']} of the model's bands; {runs}"
 
 
@@ -119,7 +119,7 @@ def describe_models(cards: Mapping[str, tuple[WeightFile, Card]]) -> list[str]:
     lines = []
     for name, (file, card) in cards.items():
         if file.path is None:
-            lines.append(f"{name}  no weights: translation-invariant DCT threshold of eigen-images")
+            lines.append(f"{name}  no weights: DCT threshold of eigen-images, then a Wiener filter of them together")
             continue
         lines.append(f"{name}  {card.arch}, trained on {', '.join(card.noise)}, {card.training.get('steps', 0)} steps, "
                      f"{card.licence}, sha256 {file.sha256[:12]}")  # fmt: skip

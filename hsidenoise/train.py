@@ -23,9 +23,9 @@ from . import metrics, progress
 from .device import pick
 from .eigen import Eigen, Moments, fit
 from .eigenpatches import EigenSampler
-from .errors import OutputExistsError, TrainingError, UsageError
+from .errors import OutputExistsError, TrainingError, UsageError, WeightsError
 from .model.decsc import CONFIGS, DECSC, build, config_dict
-from .model.weights import EIGEN_NORMALISATION, WINDOWS_NORMALISATION, Card, Model, save
+from .model.weights import EIGEN_NORMALISATION, WINDOWS_NORMALISATION, Card, Model, find, load, save
 from .noise import PATTERNS, NoiseAccumulator, add_noise
 from .patches import Sampler, Scene, load_scenes, prefetch
 from .settings import TrainOptions, to_dict
@@ -70,6 +70,8 @@ def train(data: Sequence[Path], output: Path, options: TrainOptions, *, quiet: b
         raise TrainingError(f"{options.val}: {len(shared)} validation scenes are in the training data too")
     patterns = options.patterns.split(",")
     model = build(options.arch, options.init).to(device)
+    if options.start:
+        begin(model, options.start)
     draws = EigenSampler if model.config.frontend == "eigen" else Sampler
     sampler = draws(scenes, bands=model.config.bands, edge=options.patch, patterns=patterns, seed=options.seed)
     run = Run(model, options, output, {s.name: s.digest for s in scenes})
@@ -101,6 +103,23 @@ def train(data: Sequence[Path], output: Path, options: TrainOptions, *, quiet: b
     card = describe(network, val or scenes, run, table)
     save(network, card, output)
     return card
+
+
+def begin(model: DECSC, start: str) -> None:
+    """Give a network the weights of that name, or of a file.
+
+    Raises
+    ------
+    WeightsError
+        There are none, or they are of a network of another shape.
+    """
+    source, _ = load(find(start))
+    if not isinstance(source, DECSC):
+        raise WeightsError(f"--start {start}: has no weights")
+    try:
+        model.load_state_dict(source.state_dict())
+    except RuntimeError as error:
+        raise WeightsError(f"--start {start}: is not a network of this shape") from error
 
 
 def _check(output: Path, options: TrainOptions) -> None:
@@ -153,7 +172,8 @@ class Run:
         model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = options.lr * learning_rate(self.step, options.steps)
-        evaluations = budget(self.step, options.steps, model.config.evaluations)
+        # The unrolled steps come on top: together they are what the solver is given later.
+        evaluations = max(model.config.evaluations - options.unrolled, 1)
         # On a CPU parts of the batch go side by side, a thread each: a network this small leaves threads that share
         # one operation waiting for each other.
         parts = [self.pool.submit(self.gradient, evaluations, *part) for part in split(batch, self.threads)]
@@ -287,12 +307,6 @@ def learning_rate(step: int, steps: int) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def budget(step: int, steps: int, full: int) -> int:
-    """Evaluations of f: few at first, the network's own number in the last fifth."""
-    done = step / steps
-    return min(full, 5 if done < 0.4 else 8) if done < 0.8 else full
-
-
 def _log(out: Any, record: dict[str, Any]) -> None:
     out.write(json.dumps(record) + "\n")
     out.flush()
@@ -341,19 +355,17 @@ def apply(model: Model, noisy: np.ndarray, sigma: np.ndarray | None = None) -> n
 
 
 def _apply_eigen(model: Model, noisy: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    size = model.bands
-    eigen = learn(noisy, sigma, size)
+    eigen = learn(noisy, sigma)
     images = eigen.project(noisy)
-    padded = np.concatenate([images, np.zeros((-len(images) % size, *images.shape[1:]), np.float32)])
-    done = [_network(model, padded[i : i + size], np.ones(size)) for i in range(0, len(padded), size)]
-    return eigen.restore(np.concatenate(done)[: len(images)])
+    groups = [images[i : i + model.bands] for i in range(0, len(images), model.bands)]
+    return eigen.restore(np.concatenate([_network(model, group, np.ones(len(group))) for group in groups]))
 
 
-def learn(noisy: np.ndarray, sigma: np.ndarray, multiple: int) -> Eigen:
+def learn(noisy: np.ndarray, sigma: np.ndarray) -> Eigen:
     """The eigen-images of a patch in memory."""
     moments = Moments(len(noisy))
     moments.add(noisy, np.ones(noisy.shape[1:], bool))
-    return fit(moments.mean(), moments.covariance(), sigma, moments.pixels, multiple=multiple)
+    return fit(moments.mean(), moments.covariance(), sigma, moments.pixels)
 
 
 def _network(model: Model, noisy: np.ndarray, sigma: np.ndarray) -> np.ndarray:
@@ -399,9 +411,9 @@ def measure_halo(model: DECSC, scenes: Sequence[Scene]) -> int:
         noisy = add_noise(clean, "g55", np.random.default_rng(0))
         sigma = (noisy - clean).std((1, 2))
         if model.frontend == "eigen":
-            eigen = learn(noisy, sigma, model.bands)
+            eigen = learn(noisy, sigma)
             noisy, clean = (eigen.project(x)[: model.bands] for x in (noisy, clean))
-            sigma = np.ones(model.bands)
+            sigma = np.ones(len(noisy))
         whole = _network(model, noisy, sigma)[:, :, 32:]
         cut = _network(model, np.ascontiguousarray(noisy[:, :, 32:]), sigma)
         error = np.sqrt(np.square(whole - clean[:, :, 32:]).mean())

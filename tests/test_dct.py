@@ -7,62 +7,109 @@ import pytest
 import torch
 from scipy.fft import dctn, idctn
 
-from hsidenoise.model.dct import Threshold, dct_threshold, dct_wiener
+from hsidenoise.model.dct import Dct, dct_threshold, local_wiener, refine
 
 
-def slowly(image: np.ndarray, pilot: np.ndarray, gain) -> np.ndarray:
-    """Patch by patch with SciPy's transform."""
-    padded, judge = (np.pad(x, 7, mode="reflect") for x in (image, pilot))
+def slowly(images: np.ndarray, pilots: np.ndarray, rule, step: int) -> np.ndarray:
+    """Patch by patch with SciPy's transform; `images` (B, H, W), mirrored until all pixels lie in whole patches."""
+    after = 7 + -(np.array(images.shape[1:]) + 6) % step
+    pads = ((0, 0), (7, after[0]), (7, after[1]))
+    padded, judge = (np.pad(x, pads, mode="reflect") for x in (images, pilots))
     total, share = np.zeros(padded.shape), np.zeros(padded.shape)
-    for i, j in np.ndindex(padded.shape[0] - 7, padded.shape[1] - 7):
-        here = np.s_[i : i + 8, j : j + 8]
-        factor, weight = gain(dctn(judge[here], norm="ortho"))
-        total[here] += weight * idctn(factor * dctn(padded[here], norm="ortho"), norm="ortho")
-        share[here] += weight
-    return (total / share)[7:-7, 7:-7]
+    for i in range(0, padded.shape[1] - 7, step):
+        for j in range(0, padded.shape[2] - 7, step):
+            here = np.s_[:, i : i + 8, j : j + 8]
+            pair = (dctn(x[here], axes=(1, 2), norm="ortho") for x in (padded, judge))
+            found, weight = rule(*pair)
+            total[here] += weight * idctn(found, axes=(1, 2), norm="ortho")
+            share[here] += weight
+    return (total / share)[:, 7 : 7 + images.shape[1], 7 : 7 + images.shape[2]]
 
 
-def threshold(c):
+def threshold(c, _):
     kept = np.abs(c) > 2.0
-    kept[0, 0] = True
-    return kept, 1 / kept.sum()
+    kept[:, 0, 0] = True
+    return kept * c, 1 / kept.sum((1, 2), keepdims=True)
 
 
-def wiener(c):
-    gain = c**2 / (c**2 + 1)
-    return gain, 1 / max((gain**2).sum(), 1 / 64)
+def wiener(c, pilot):
+    signal = pilot.reshape(len(c), 64)
+    basis = np.linalg.svd(signal[:, 1:])[0]  # left singular vectors: the eigenvectors of the texture's covariance
+    power = (basis.T @ signal) ** 2
+    power = 0.7 * power + 0.3 * np.outer(power.sum(1), power.sum(0)) / power.sum()
+    gain = power / (power + 1.5)
+    found = basis @ (gain * (basis.T @ c.reshape(len(c), 64)))
+    return found.reshape(c.shape), len(c) / (gain**2).sum()
 
 
-def test_threshold_and_wiener_are_the_textbook_ones():
-    rng = np.random.default_rng(0)
-    image, pilot = rng.standard_normal((2, 13, 18)) * 3
-    both = [torch.from_numpy(x)[None, None] for x in (image, pilot)]
-    np.testing.assert_allclose(dct_threshold(both[0], 2.0, mean=True)[0, 0], slowly(image, image, threshold), atol=1e-9)
-    np.testing.assert_allclose(dct_wiener(*both)[0, 0], slowly(image, pilot, wiener), atol=1e-9)
+def random_images(seed: int, *shape: int) -> np.ndarray:
+    """Two materials' edges and texture in all images, and noise."""
+    rng = np.random.default_rng(seed)
+    shared = rng.standard_normal(shape[1:])
+    return 6 * rng.standard_normal((shape[0], 1, 1)) * shared + rng.standard_normal(shape)
 
 
-def test_images_of_a_batch_do_not_know_each_other():
+@pytest.mark.parametrize(("shape", "step"), [((2, 13, 18), 1), ((3, 14, 17), 2), ((1, 9, 12), 3)])
+def test_the_threshold_is_the_textbook_one(shape, step):
+    images = random_images(0, *shape)
+    found = dct_threshold(torch.from_numpy(images)[None], 2.0, step)[0]
+    np.testing.assert_allclose(found, slowly(images, images, threshold, step), atol=1e-9)
+
+
+@pytest.mark.parametrize(("shape", "step"), [((2, 13, 18), 1), ((3, 14, 17), 2)])
+def test_the_wiener_filter_is_that_of_the_local_basis(monkeypatch, shape, step):
+    """Every patch in its own basis; that neighbours may share one is the next test's."""
+    images, pilots = random_images(1, *shape), random_images(2, *shape)
+    own = lambda signal: torch.linalg.eigh(signal[..., 1:] @ signal[..., 1:].mT)[1]  # noqa: E731
+    monkeypatch.setattr("hsidenoise.model.dct._local_bases", own)
+    found = local_wiener(*(torch.from_numpy(x)[None] for x in (images, pilots)), step)[0]
+    np.testing.assert_allclose(found, slowly(images, pilots, wiener, step), atol=1e-7)
+
+
+def test_strips_make_no_difference(monkeypatch):
+    images = torch.from_numpy(random_images(3, 3, 40, 30))[None]
+    whole = refine(images, dct_threshold(images, 2.7))
+    monkeypatch.setattr("hsidenoise.model.dct.ROOM", 3 * 64 * 40)
+    torch.testing.assert_close(refine(images, dct_threshold(images, 2.7)), whole)
+
+
+def test_samples_of_a_batch_do_not_know_each_other():
     images = torch.randn(2, 3, 20, 24, generator=torch.Generator().manual_seed(0)) * 2
-    together = dct_threshold(images, 2.7)
-    torch.testing.assert_close(together[1, 2], dct_threshold(images[1:, 2:], 2.7)[0, 0])
+    together, _ = Dct()(images)
+    torch.testing.assert_close(together[1:], Dct()(images[1:])[0])
+
+
+def test_images_help_each_other():
+    """An edge far below the noise in one image is kept, because another has it."""
+    rng = np.random.default_rng(4)
+    edge = np.kron(np.indices((6, 6)).sum(0) % 2, np.ones((12, 12)))
+    clean = np.stack([30 * edge, 0.7 * edge])
+    noisy = torch.from_numpy(clean + rng.standard_normal(clean.shape))[None].float()
+    alone, _ = Dct()(noisy[:, 1:])
+    together, _ = Dct()(noisy)
+    error = [np.square(x.numpy() - clean[1]).mean() for x in (alone[0, 0], together[0, 1])]
+    assert error[1] < 0.8 * error[0]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (5, 3), (8, 8)])
 def test_images_smaller_than_a_patch_work(shape):
-    image = torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(0))
-    assert dct_threshold(image, 2.7, mean=True).shape == image.shape
-    torch.testing.assert_close(dct_threshold(image, 0.0), image, atol=1e-5, rtol=0)
+    images = torch.randn(1, 2, *shape, generator=torch.Generator().manual_seed(0))
+    x, _ = Dct()(images)
+    assert x.shape == images.shape
+    assert x.isfinite().all()
+    torch.testing.assert_close(dct_threshold(images, 0.0), images, atol=1e-5, rtol=0)
 
 
 def test_the_built_in_model_takes_noise_and_keeps_edges():
     rng = np.random.default_rng(1)
     clean = np.kron(rng.integers(0, 2, (6, 6)), np.ones((16, 16))) * 20.0
     noisy = torch.from_numpy(clean + rng.standard_normal(clean.shape))[None, None].float()
-    x, convergence = Threshold()(noisy)
+    x, convergence = Dct()(noisy)
     assert np.square(x[0, 0].numpy() - clean).mean() < 0.2
     assert convergence.converged.all()
 
 
-def test_the_filter_carries_gradients_to_image_and_pilot():
-    image, pilot = (torch.randn(1, 1, 10, 11, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    assert torch.autograd.gradcheck(dct_wiener, (image, pilot))
+def test_the_filter_carries_gradients_to_images_and_pilot():
+    """But for those through the choice of the basis: one image has none."""
+    images, pilot = (torch.randn(1, 1, 10, 11, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradcheck(local_wiener, (images, pilot))

@@ -11,31 +11,45 @@ from torch import Tensor, nn
 
 from .deq import Convergence
 
-#: Edge of a DCT patch, in pixels.
+#: Edge of a patch, in pixels, and its samples.
 EDGE = 8
-#: Of unit noise: what is smaller is taken for it.
+SAMPLES = EDGE**2
+#: Of unit noise: a coefficient that is smaller is taken for it.
 THRESHOLD = 2.7
+#: Noise that the Wiener filter reckons with, as a variance: one, and what is wrong with the pilot.
+NOISE = 1.5
+#: Share of the signal's power that is modelled as a product of image and frequency; the rest is the pilot's own.
+SEPARABLE = 0.3
+#: Pixels between patches: of the threshold, and of both passes of the Wiener filter.
+STEPS = (2, 2, 1)
+#: Coefficients in work at a time: they take many times the memory of what they are made of.
+ROOM = 1 << 20
+
+#: Coefficients (rows, cols, B, 64) of patches and of their pilots to filtered ones and weights (rows, cols, B or 1).
+Rule = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-class Threshold(nn.Module):
+class Dct(nn.Module):
     """The weight-free denoiser of eigen-images, which every network has to beat.
 
-    `dct_threshold`, and with its result as the pilot `dct_wiener`, which brings back a little of what was cut off.
-
+    `dct_threshold` finds a pilot in each image by itself, and `refine` brings in what the images have in common.
     It answers to what a network answers to (`hsidenoise.model.weights.Model`).
     """
 
     frontend = "eigen"
-    bands = stride = period = 1
-    #: Coefficients of the one image in work, and temporaries.
-    floats_per_pixel = 6.0 * EDGE**2
+    stride = 1
+    #: Images looked at together, at most: the time for local bases grows with their cube.
+    bands = 16
+    period = math.lcm(*STEPS, 2)
+    #: Each image, what is made of it, and the coefficients of a strip.
+    floats_per_pixel = 8.0 * bands
 
     def forward(
         self, y: Tensor, sigma: Tensor | None = None, *, shift: tuple[int, int] = (0, 0)
     ) -> tuple[Tensor, Convergence]:
-        """Denoise images (N, 1, H, W) of unit noise; there is nothing to solve and no grid to shift."""
+        """Denoise images (N, B, H, W) of unit noise, B up to `bands`; nothing to solve, no grid to shift."""
         n = len(y)
-        x = dct_wiener(y, dct_threshold(y, THRESHOLD, mean=True))
+        x = refine(y, dct_threshold(y, THRESHOLD))
         one = torch.ones(n, dtype=torch.int64, device=y.device)
         return x, Convergence(one, torch.zeros(n, device=y.device), one.bool())
 
@@ -48,35 +62,46 @@ def dct(size: int) -> Tensor:
     return basis
 
 
-def dct_threshold(images: Tensor, threshold: float, *, mean: bool = False) -> Tensor:
-    """Keep what stands out of unit noise: translation-invariant hard thresholding of 8 x 8 DCT coefficients.
+def dct_threshold(images: Tensor, threshold: float, step: int = STEPS[0]) -> Tensor:
+    """Keep what stands out of unit noise: hard thresholding of the DCT coefficients of overlapping 8 x 8 patches.
 
     Parameters
     ----------
     images
         (N, B, H, W) with white noise of unit variance; every image is treated by itself.
     threshold
-        Coefficients of a smaller magnitude are set to zero.
-    mean
-        Keep the mean of every patch, whatever its size.
+        Coefficients of a smaller magnitude are set to zero, but for the patch' mean.
+    step
+        Pixels between patches.
 
     Returns
     -------
     Tensor
-        (N, B, H, W): at each pixel the average of the 64 patches over it, sparse ones weighing more (1 / coefficients
+        (N, B, H, W): at each pixel the average of the patches over it, sparse ones weighing more (1 / coefficients
         kept, Guleryuz, "Weighted averaging for denoising with overcomplete dictionaries", IEEE TIP 2007).
     """
-    def weigh(c: Tensor) -> tuple[Tensor, Tensor]:
+
+    def rule(c: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
         kept = c.abs() > threshold
-        if mean:
-            kept[0] = True
-        return kept.to(c), 1 / kept.sum(0).clamp_min(1).to(c)
+        kept[..., 0] = True
+        return c * kept, 1 / kept.sum(-1).to(c)
 
-    return _filtered(images, None, weigh)
+    return torch.stack([_filtered(sample, sample, step, rule) for sample in images])
 
 
-def dct_wiener(images: Tensor, pilot: Tensor) -> Tensor:
-    """Wiener filter of unit noise, its signal taken from a pilot: gain c^2 / (c^2 + 1) on 8 x 8 DCT coefficients.
+def refine(images: Tensor, pilot: Tensor) -> Tensor:
+    """Two passes of `local_wiener`, the second with the first's result as pilot; (N, B, H, W) of unit noise."""
+    for step in STEPS[1:]:
+        pilot = local_wiener(images, pilot, step)
+    return pilot
+
+
+def local_wiener(images: Tensor, pilot: Tensor, step: int = 1) -> Tensor:
+    """Wiener filter of overlapping 8 x 8 patches of all images together, each place in a basis of its own.
+
+    The images are uncorrelated over the scene, but not within a patch: where two materials meet, all images have the
+    same edge. There the eigenvectors of the images' covariance (the pilot's coefficients, means left out) gather the
+    signal in a few combinations of images; the others are noise. Rotated noise stays white.
 
     Parameters
     ----------
@@ -84,6 +109,8 @@ def dct_wiener(images: Tensor, pilot: Tensor) -> Tensor:
         (N, B, H, W) with white noise of unit variance.
     pilot
         An estimate of the clean images, the same shape.
+    step
+        Pixels between patches.
 
     Returns
     -------
@@ -92,58 +119,70 @@ def dct_wiener(images: Tensor, pilot: Tensor) -> Tensor:
         noise they let through (Dabov et al., IEEE TIP 2007).
     """
 
-    def weigh(c: Tensor) -> tuple[Tensor, Tensor]:
-        power = c.square()
-        gain = power / (power + 1)
-        return gain, 1 / gain.square().sum(0).clamp_min(1 / EDGE**2)
+    def rule(c: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
+        basis = _local_bases(signal.detach())
+        power = (basis.mT @ signal).square()
+        total = power.sum((-2, -1), keepdim=True).clamp_min(1e-9)
+        product = power.sum(-1, keepdim=True) * power.sum(-2, keepdim=True) / total
+        power = torch.lerp(power, product, SEPARABLE)
+        gain = power / (power + NOISE)
+        weight = 1 / gain.square().mean(-2).sum(-1, keepdim=True).clamp_min(1 / SAMPLES)
+        return basis @ (basis.mT @ c * gain), weight
 
-    return _filtered(images, pilot, weigh)
+    return torch.stack([_filtered(*pair, step, rule) for pair in zip(images, pilot, strict=True)])
 
 
-def _filtered(images: Tensor, pilot: Tensor | None, weigh: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
-    """Multiply coefficients by a gain, patches by a weight; `weigh` finds both from the pilot or the image itself."""
-    shape = images.shape
+def _local_bases(signal: Tensor) -> Tensor:
+    """Eigenvectors over images, one a column, of patches (rows, cols, B, 64); every second patch' serve four."""
+    rows, cols = signal.shape[:2]
+    texture = signal[::2, ::2, :, 1:]
+    basis: Tensor = torch.linalg.eigh(texture @ texture.mT).eigenvectors
+    return basis.repeat_interleave(2, 0)[:rows].repeat_interleave(2, 1)[:, :cols]
+
+
+def _filtered(images: Tensor, pilot: Tensor, step: int, rule: Rule) -> Tensor:
+    """What `rule` makes of the patches of (B, H, W), put together again; strip by strip."""
+    count, height, width = images.shape
+    basis = torch.kron(dct(EDGE), dct(EDGE)).to(images)
+    same = pilot is images
+    images = _mirrored(images, step)
+    pilot = images if same else _mirrored(pilot, step)
+    rows, cols = ((n - EDGE) // step + 1 for n in images.shape[1:])
+    total, share = torch.zeros_like(images), torch.zeros_like(images)
+    high = max(ROOM // (cols * count * SAMPLES), 1)
+    high += high % 2  # bases are shared by pairs of rows
+    for first in range(0, rows, high):
+        here = min(high, rows - first)
+        strip = slice(first * step, (first + here - 1) * step + EDGE)
+        c = _coefficients(images[:, strip], basis, step)
+        found, weight = rule(c, c if same else _coefficients(pilot[:, strip], basis, step))
+        found = (found * weight[..., None]) @ basis
+        total[:, strip] += _overlapped(found, step)
+        share[:, strip] += _overlapped(weight[..., None].expand(-1, -1, -1, SAMPLES), step)
     border = EDGE - 1
-    basis = dct(EDGE).to(images)
-    out = []
-    # Image by image: the coefficients take 64 times the memory of what they are made of.
-    for i, image in enumerate(images.flatten(0, 1)):
-        padded = _mirror(image, border)
-        c = _analyse(padded, basis)
-        gain, weight = weigh(c if pilot is None else _analyse(_mirror(pilot.flatten(0, 1)[i], border), basis))
-        total = _synthesise(c * gain * weight, basis, *padded.shape)
-        share = F.avg_pool2d(F.pad(weight, (border,) * 4)[None], EDGE, 1)[0] * EDGE**2
-        out.append((total / share)[border:-border, border:-border])
-    return torch.stack(out).view(shape)
+    return (total / share)[:, border : border + height, border : border + width]
 
 
-def _analyse(image: Tensor, basis: Tensor) -> Tensor:
-    """Coefficients of all patches of (H, W): (64, H - 7, W - 7); rows first, then columns."""
-    rows, cols = (n - EDGE + 1 for n in image.shape)
-    down = torch.stack([image[i : i + rows] for i in range(EDGE)])
-    down = (basis @ down.flatten(1)).view(EDGE, rows, -1)
-    across = torch.stack([down[..., j : j + cols] for j in range(EDGE)])
-    return (basis @ across.flatten(1)).view(-1, rows, cols)
+def _coefficients(images: Tensor, basis: Tensor, step: int) -> Tensor:
+    """(B, H, W) to the DCT of its patches, (rows, cols, B, 64)."""
+    patches = images.unfold(1, EDGE, step).unfold(2, EDGE, step).permute(1, 2, 0, 3, 4)
+    return patches.flatten(3) @ basis.T
 
 
-def _synthesise(c: Tensor, basis: Tensor, height: int, width: int) -> Tensor:
-    """The adjoint of `_analyse`."""
-    rows, cols = c.shape[1:]
-    across = (basis.T @ c.reshape(EDGE, -1)).view(EDGE, EDGE, rows, cols)
-    down = c.new_zeros(EDGE, rows, width)
-    for j in range(EDGE):
-        down[..., j : j + cols] += across[j]
-    down = (basis.T @ down.flatten(1)).view(EDGE, rows, width)
-    image = c.new_zeros(height, width)
-    for i in range(EDGE):
-        image[i : i + rows] += down[i]
-    return image
+def _overlapped(patches: Tensor, step: int) -> Tensor:
+    """The sum of patches (rows, cols, B, 64) in their places, (B, H, W)."""
+    rows, cols, count, _ = patches.shape
+    columns = patches.permute(2, 3, 0, 1).reshape(count, SAMPLES, rows * cols)
+    size = ((rows - 1) * step + EDGE, (cols - 1) * step + EDGE)
+    return F.fold(columns, size, EDGE, stride=step)[:, 0]
 
 
-def _mirror(image: Tensor, border: int) -> Tensor:
-    """(H, W) continued by reflection, as far as it takes."""
-    for axis in (0, 1):
-        size = image.shape[axis]
-        index = torch.arange(-border, size + border, device=image.device) % max(2 * (size - 1), 1)
-        image = image.index_select(axis, torch.where(index < size, index, 2 * (size - 1) - index).clamp_min(0))
-    return image
+def _mirrored(images: Tensor, step: int) -> Tensor:
+    """(B, H, W) continued by reflection, as far as it takes, so that all pixels are in as many patches."""
+    border = EDGE - 1
+    for axis in (1, 2):
+        size = images.shape[axis]
+        after = border + -(size + 2 * border - EDGE) % step
+        index = torch.arange(-border, size + after, device=images.device) % max(2 * (size - 1), 1)
+        images = images.index_select(axis, torch.where(index < size, index, 2 * (size - 1) - index).clamp_min(0))
+    return images

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from . import layers
 from .atoms import dct_atoms, image_atoms, kaiming, own_channel
-from .dct import THRESHOLD, dct_threshold, dct_wiener
+from .dct import THRESHOLD, dct_threshold, refine
 from .deq import Convergence, State, fixed_point, phantom
 from .dictionary import dictionaries
 from .grid import Grid
@@ -54,8 +54,9 @@ class Config:
         Swin blocks of Net1, their heads, window edge in code cells, and MLP ratio.
     noise_weighted
         Whether the data term is weighted by each band's noise; False is the paper's network.
-    evaluations, tolerance
-        Most evaluations of f in inference, and the relative residual at which a patch counts as converged.
+    evaluations, tolerance, memory
+        Most evaluations of f in inference, the relative residual at which a patch counts as converged, and the
+        iterates Anderson's acceleration mixes.
     frontend
         What a patch holds: ``windows`` of neighbouring bands, or ``eigen``-images.
     shrink
@@ -76,6 +77,7 @@ class Config:
     noise_weighted: bool = False
     evaluations: int = 20
     tolerance: float = 1e-3
+    memory: int = 6
     frontend: str = "windows"
     shrink: float = 1.0
     wiener: bool = False
@@ -111,7 +113,7 @@ FRONTENDS = ("windows", "eigen")
 #: The largest value of each field of a `Config`.
 LIMITS = {
     "bands": 512, "shared": 1024, "local": 512, "kernel": 64, "stride": 64, "depth": 16, "heads": 64, "window": 32,
-    "ratio": 8, "evaluations": 1000,
+    "ratio": 8, "evaluations": 1000, "memory": 20,
 }  # fmt: skip
 
 #: Sigma added in quadrature to every band's: no band is trusted beyond it.
@@ -124,7 +126,8 @@ FAINT = 0.25
 CONFIGS: dict[str, Config] = {
     "decsc": Config(),
     "compact": Config(
-        shared=128, local=32, kernel=8, stride=4, depth=2, heads=8, ratio=2, noise_weighted=True, evaluations=12
+        shared=128, local=32, kernel=8, stride=4, depth=2, heads=8, ratio=2, noise_weighted=True, evaluations=8,
+        memory=3,
     ),
     "eigen": Config(
         bands=8, shared=128, local=64, kernel=8, stride=4, depth=2, heads=8, ratio=2, evaluations=12,
@@ -311,7 +314,20 @@ class DECSC(nn.Module):
         kernel: Tensor = kernels[name]
         return kernel if mask is None else kernel * mask
 
-    def forward(
+    def forward(self, y: Tensor, sigma: Tensor | None = None, **solver: Any) -> tuple[Tensor, Convergence]:
+        """Clean patches and how the codes came to their fixed point; parameters as of `solve`.
+
+        Fewer eigen-images than the network has are made up with empty ones.
+        """
+        count = y.shape[1]
+        missing = self.bands - count
+        if self.frontend == "eigen" and missing > 0:
+            y = F.pad(y, (0, 0, 0, 0, 0, missing))
+            sigma = None if sigma is None else F.pad(sigma, (0, missing), value=1.0)
+        found = self.solve(y, sigma, **solver)
+        return found.x[:, :count], found.convergence
+
+    def solve(
         self,
         y: Tensor,
         sigma: Tensor | None = None,
@@ -319,8 +335,9 @@ class DECSC(nn.Module):
         evaluations: int | None = None,
         tolerance: float | None = None,
         shift: tuple[int, int] = (0, 0),
-    ) -> tuple[Tensor, Convergence]:
-        """Denoise patches.
+        phantom_steps: int = 0,
+    ) -> Solved:
+        """Denoise patches, with all that training looks at.
 
         Parameters
         ----------
@@ -333,28 +350,8 @@ class DECSC(nn.Module):
             Of the solver; the configuration's by default.
         shift
             Moves the code grid by this many pixels (rows, columns).
-
-        Returns
-        -------
-        x, convergence
-            Clean patches (N, B, H, W), and how the codes came to their fixed point.
-        """
-        found = self.solve(y, sigma, evaluations=evaluations, tolerance=tolerance, shift=shift)
-        return found.x, found.convergence
-
-    def solve(
-        self,
-        y: Tensor,
-        sigma: Tensor | None = None,
-        *,
-        evaluations: int | None = None,
-        tolerance: float | None = None,
-        shift: tuple[int, int] = (0, 0),
-        phantom_steps: int = 0,
-    ) -> Solved:
-        """As `forward`, with all that training looks at.
-
-        `phantom_steps` are unrolled steps that carry the gradient (`hsidenoise.model.deq.phantom`).
+        phantom_steps
+            Unrolled steps that carry the gradient (`hsidenoise.model.deq.phantom`).
         """
         c = self.config
         grid = Grid.over(y.shape[-2], y.shape[-1], c.kernel, c.stride, shift)
@@ -375,6 +372,7 @@ class DECSC(nn.Module):
             z0,
             evaluations=c.evaluations if evaluations is None else evaluations,
             tolerance=c.tolerance if tolerance is None else tolerance,
+            memory=c.memory,
         )
         drift = convergence.residual
         if phantom_steps:
@@ -388,8 +386,8 @@ class DECSC(nn.Module):
         x = pilot = grid.from_cells(x.float())
         if c.wiener:
             level = sigma[:, :, None, None].clamp_min(NOISE_FLOOR)
-            pilot = pilot + level * dct_threshold((y - pilot) / level, THRESHOLD, mean=True)
-            x = level * dct_wiener(y / level, pilot / level)
+            pilot = pilot + level * dct_threshold((y - pilot) / level, THRESHOLD)
+            x = level * refine(y / level, pilot / level)
         return Solved(x, drift, convergence)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError
-from .dct import EDGE, Threshold
+from .dct import EDGE, Dct
 from .decsc import DECSC, Config
 
 #: A safetensors header beyond this is not a card but an attack (the largest of ours has 10 kB).
@@ -83,12 +83,12 @@ class WeightFile:
 
 
 #: What runs in an engine.
-Model = DECSC | Threshold
+Model = DECSC | Dct
 
 #: The model that has no weights.
 BUILT_IN = WeightFile("dct", None)
 BUILT_IN_CARD = Card(
-    "dct", "dct", {}, normalisation=EIGEN_NORMALISATION, noise=("gaussian",), halo=2 * EDGE,
+    "dct", "dct", {}, normalisation=EIGEN_NORMALISATION, noise=("gaussian",), halo=3 * EDGE,
     citation="O. Guleryuz, Weighted averaging for denoising with overcomplete dictionaries, IEEE TIP, 2007",
 )  # fmt: skip
 
@@ -186,7 +186,7 @@ def load(file: WeightFile) -> tuple[Model, Card]:
 
     card = read_card(file)
     if file.path is None:
-        return Threshold(), card
+        return Dct(), card
     try:
         model = DECSC(Config(**card.config))
         state = {k: v.float() for k, v in safetensors.torch.load_file(file.path).items()}
