@@ -20,7 +20,7 @@ import typer
 
 from . import __version__
 from .errors import HSIDenoiseError, HSIDenoiseWarning
-from .settings import EvaluateOptions, RunOptions, SimulateOptions, TrainOptions
+from .settings import EvaluateOptions, FinetuneOptions, RunOptions, SimulateOptions, TrainOptions
 
 app = typer.Typer(
     name="hsidenoise",
@@ -204,6 +204,30 @@ def train(
             for pattern, scores in card.validation.items():
                 psnr, ssim, sam = scores["mean"]
                 talk(f"{pattern}: PSNR {psnr:.2f} dB, SSIM {ssim:.4f}, SAM {sam:.4f} rad")
+            talk(f"weights: {output}")
+
+
+@app.command()
+@from_options(FinetuneOptions)
+def finetune(
+    scenes: Annotated[list[str], typer.Argument(help="Scenes of one sensor, of any format `run` reads.")],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The weights, .safetensors.")],
+    json: Json = False,
+    quiet: Quiet = False,
+    **fields: Any,
+) -> None:
+    """Adapt weights to a sensor from its own scenes; written only if they are better on held-back parts."""
+    with failing_in_one_line(quiet):
+        from .finetune import finetune as finetune_
+
+        card = finetune_(scenes, output, build(FinetuneOptions, fields), quiet=quiet)
+        if json:
+            answer(dataclasses.asdict(card))
+        elif not quiet:
+            found = card.training["held_back"]
+            talk(f"held back: {found['measure']} {found['before']:.3f} before, {found['after']:.3f} after, "
+                 f"{found['dct']:.3f} with dct")  # fmt: skip
             talk(f"weights: {output}")
 
 

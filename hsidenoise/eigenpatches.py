@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .eigen import Moments, fit
 from .errors import TrainingError
 from .noise import GAUSSIAN_TOP, band_sigma
-from .patches import Batch, Scene, augment, crop
+from .patches import Batch, Scene, augment, chances, crop, drawn
 
 #: Bands a patch' error is measured in, at most; they are drawn where there are more.
 JUDGED = 32
@@ -51,13 +51,11 @@ class EigenSampler:
         self.choices = [(s.cube[r], _moments(s.cube[r])) for s in scenes for r in s.runs if r.stop - r.start >= 3]
         if not self.choices:
             raise TrainingError("no scene has three neighbouring clean bands")
-        weight = np.array([np.sqrt(cube.size) for cube, _ in self.choices])
-        self.chance = weight / weight.sum()
+        self.chance = chances(cube.size for cube, _ in self.choices)
 
     def batch(self, step: int, size: int) -> Batch:
         """The batch of this step."""
-        drawn = [self.patch(np.random.default_rng([self.seed, step, i])) for i in range(size)]
-        return Batch(*(np.stack(parts) for parts in zip(*drawn, strict=True)))
+        return drawn(self.patch, self.seed, step, size)
 
     def patch(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], ...]:
         """Clean images, noisy ones, their noise, the way back to bands, and the error other images leave there."""

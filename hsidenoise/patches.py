@@ -6,7 +6,7 @@ Patch i of a run depends on the seed and on i alone, so that a resumed run sees 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -139,13 +139,11 @@ class Sampler:
         self.choices = [(s, r) for s in scenes for r in s.runs if r.stop - r.start >= bands]
         if not self.choices:
             raise TrainingError(f"no scene has {bands} neighbouring clean bands")
-        weight = np.array([np.sqrt(s.cube[r].size) for s, r in self.choices])
-        self.chance = weight / weight.sum()
+        self.chance = chances(s.cube[r].size for s, r in self.choices)
 
     def batch(self, step: int, size: int) -> Batch:
         """The batch of this step."""
-        drawn = [self.patch(np.random.default_rng([self.seed, step, i])) for i in range(size)]
-        return Batch(*(np.stack(parts) for parts in zip(*drawn, strict=True)))
+        return drawn(self.patch, self.seed, step, size)
 
     def patch(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], ...]:
         """One patch, in the order of `Batch`."""
@@ -166,6 +164,21 @@ class Sampler:
         sigma = (noisy - clean).std((1, 2))
         sigma *= np.exp(0.08 * rng.standard_normal(self.bands)).astype(np.float32)
         return clean, noisy, sigma, np.eye(self.bands, dtype=np.float32), np.full(self.bands, LEAST, np.float32)
+
+
+def drawn(
+    patch: Callable[[np.random.Generator], tuple[NDArray[np.float32], ...]], seed: int, step: int, size: int
+) -> Batch:
+    """A batch of patches, each with a generator of its own."""
+    patches = [patch(np.random.default_rng([seed, step, i])) for i in range(size)]
+    return Batch(*(np.stack(parts) for parts in zip(*patches, strict=True)))
+
+
+def chances(sizes: Iterable[int]) -> NDArray[np.float64]:
+    """Of drawing each cube: they grow with the root of its size."""
+    weight = np.sqrt(np.fromiter(sizes, np.float64))
+    chance: NDArray[np.float64] = weight / weight.sum()
+    return chance
 
 
 def crop(cube: NDArray[np.float32], edge: int, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -93,6 +93,24 @@ class TrainOptions:
     overwrite: bool = option(False, "Replace weights that exist.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions:
+    """What ``finetune`` can be told, beyond the scenes and the output."""
+
+    model: str = option("compact", "Weights to start from: a name from `hsidenoise models`, or a .safetensors file.")
+    reference: Path | None = option(None, "A cleaner scene of the same grid to learn from.")
+    clean_bands: bool = option(False, "Learn from the scene's clean bands with its noise added, not from noisy ones.")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.")
+    steps: int = option(400, "Optimiser steps of the whole schedule.")
+    minutes: float = option(15.0, "Stop after this many minutes; 0 is no limit.")
+    batch: int = option(4, "Patches per step.")
+    patch: int = option(48, "Patch edge in pixels.")
+    lr: float = option(2e-4, "Peak learning rate of Adam.")
+    seed: int = option(0, "Seed of everything random.")
+    force: bool = option(False, "Write weights that are no better, too.")
+    overwrite: bool = option(False, "Replace weights that exist.")
+
+
 def with_changes(options: Any, changes: dict[str, Any]) -> Any:
     """The options with some fields changed; paths may be given as strings."""
     paths = {f.name for f in dataclasses.fields(options) if "Path" in str(f.type)}

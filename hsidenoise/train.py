@@ -342,7 +342,6 @@ def validate(model: Model, scenes: Sequence[Scene], patterns: Sequence[str]) -> 
     return table
 
 
-@torch.no_grad()
 def apply(model: Model, noisy: np.ndarray, sigma: np.ndarray | None = None) -> np.ndarray:
     """Denoise one patch (bands, rows, cols) whole, its noise estimated from itself unless given."""
     if sigma is None:
@@ -368,6 +367,7 @@ def learn(noisy: np.ndarray, sigma: np.ndarray) -> Eigen:
     return fit(moments.mean(), moments.covariance(), sigma, moments.pixels)
 
 
+@torch.no_grad()
 def _network(model: Model, noisy: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     y = torch.from_numpy(np.ascontiguousarray(noisy))[None].to(device)

@@ -20,8 +20,8 @@ FLOORS: dict[int, str] = {
     0: "errors settings progress tiles metrics noise factors defects samples scenery",
     1: "bands cube spectral eigen model device",
     2: "io",
-    3: "denoise job outputs engine frontends probe survey summary train patches eigenpatches simulate evaluate profiles"
-    " demo info report measure verdict page figures pictures",
+    3: "denoise job outputs engine frontends probe survey summary train finetune patches eigenpatches scenepatches"
+    " simulate evaluate profiles demo info report measure verdict page figures pictures",
     4: "batch",
     5: "cli __init__ __main__",
 }
@@ -188,7 +188,7 @@ def test_the_command_line_of_run_is_its_options():
         assert set(field.metadata["names"]) <= set(found[name].opts)
 
 
-@pytest.mark.parametrize("verb", ["train", "simulate", "evaluate"])
+@pytest.mark.parametrize("verb", ["train", "finetune", "simulate", "evaluate"])
 def test_the_command_line_of_a_verb_has_its_options(verb):
     from hsidenoise import settings
 
@@ -200,6 +200,8 @@ def test_the_command_line_of_a_verb_has_its_options(verb):
 def test_every_option_explains_itself():
     from hsidenoise import settings
 
-    for options in (settings.RunOptions, settings.TrainOptions, settings.SimulateOptions, settings.EvaluateOptions):
+    every = [getattr(settings, name) for name in dir(settings) if name.endswith("Options")]
+    assert len(every) == 5
+    for options in every:
         for field in dataclasses.fields(options):
             assert field.metadata["help"].endswith("."), f"{options.__name__}.{field.name}"

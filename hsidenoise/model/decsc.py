@@ -401,6 +401,18 @@ def build(arch: str, init: str = "frame", **changes: Any) -> DECSC:
     return DECSC(replace(CONFIGS[arch], **changes), init)
 
 
+def rebanded(network: DECSC, bands: int) -> DECSC:
+    """The network for another number of bands: atoms over all bands are resampled, all else is carried over."""
+    other = DECSC(replace(network.config, bands=bands))
+    state = dict(network.state_dict())
+    for name in network.shared:
+        atoms = state[f"shared.{name}"].flatten(2).transpose(1, 2)  # (atoms, pixels, bands)
+        atoms = F.interpolate(atoms, bands, mode="linear", align_corners=False) * math.sqrt(network.bands / bands)
+        state[f"shared.{name}"] = atoms.transpose(1, 2).reshape(-1, bands, *network.shared[name].shape[2:])
+    other.load_state_dict(state)
+    return other
+
+
 def config_dict(config: Config) -> dict[str, Any]:
     """The configuration as it stands in a card."""
     return asdict(config)

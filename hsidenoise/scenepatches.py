@@ -1,0 +1,225 @@
+"""Training patches of a user's own scene: against a cleaner one, against its own clean bands, or against itself.
+
+A noisy scene teaches by *recorruption* (Pang et al., "Recorrupted-to-recorrupted", CVPR 2021): with z drawn anew from
+the scene's own noise, y + a z and y - z / a have independent noise; what learns to turn the one into the other learns
+the clean scene, and its error on parts it never saw can be told without knowing the truth.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .cube import Cube, Window
+from .errors import TrainingError
+from .job import left_alone
+from .patches import LEAST, Batch, augment, drawn
+from .samples import fill
+from .spectral import BandWindow, Normalisation, gather, windows
+from .survey import survey
+
+#: Weight a of the noise that is added; the target gets 1 / a of it.
+RECORRUPTION = 0.5
+#: Noise energy in the recorrupted target, in units of the scene's.
+TARGET_NOISE = 1 + 1 / RECORRUPTION**2
+#: Edge of the largest squares a scene is cut into, of the smallest, and how many are learned from.
+LARGEST, SMALLEST, MOST = 128, 16, 64
+#: Edge of the area in the middle of a scene in which one square in four is held back.
+AREA = 256
+HELD = 4
+#: Bands with less noise than this, relative to their window's range, are clean enough to add noise to.
+CLEAN = 0.005
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a scene.
+
+    Parameters
+    ----------
+    noisy
+        (bands, rows, cols), raw units, filled where there are no data.
+    clean
+        The same part of the reference, or None.
+    """
+
+    noisy: NDArray[np.float32]
+    clean: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class OwnScene:
+    """What finetuning knows of a scene; all bands are its usable ones, in the scene's order.
+
+    Parameters
+    ----------
+    name, digest
+        Of the scene, and the first 16 hex digits of the sha256 of the training squares.
+    sigma, scale
+        Noise and range of each band, raw units.
+    windows, normalisations
+        As `run` would show them to the network.
+    training
+        Squares to learn from.
+    area, held_back
+        What is denoised to judge by, and the squares of it (rows, columns) that count: none of them in `training`.
+    """
+
+    name: str
+    digest: str
+    sigma: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    windows: Sequence[BandWindow]
+    normalisations: Sequence[Normalisation]
+    training: Sequence[Part]
+    area: Part
+    held_back: Sequence[tuple[slice, slice]]
+
+
+def usable_bands(cube: Cube) -> int:
+    """Bands in the cube's largest group that are measurements: a network need not have more."""
+    passed = {b for b, good in enumerate(cube.bands.usable()) if not good}
+    return max((len([b for b in g if b not in passed]) for g in cube.bands.groups()), default=0)
+
+
+def own_scene(cube: Cube, name: str, size: int, reference: Cube | None = None) -> OwnScene:
+    """Read a scene for finetuning.
+
+    Parameters
+    ----------
+    cube
+        The scene; squares spread evenly over it are kept in memory.
+    size
+        Bands of the network.
+    reference
+        A cleaner scene of the same grid.
+
+    Raises
+    ------
+    TrainingError
+        Too small, or without bands whose noise can be told.
+    """
+    rows, cols = cube.shape[1:]
+    if (rows // SMALLEST) * (cols // SMALLEST) < 2:
+        raise TrainingError(f"{name}: too small, {rows} x {cols}: it takes two squares of {SMALLEST} pixels at least")
+    found = survey(cube)
+    passed = set(left_alone(cube, found)) | set(np.flatnonzero(~(found.sigma > 0)).tolist())
+    bands = [b for b in range(cube.shape[0]) if b not in passed]
+    if not bands:
+        raise TrainingError(f"{name}: has no band whose noise can be estimated")
+    place = {b: i for i, b in enumerate(bands)}
+    groups = [[place[b] for b in group if b in place] for group in cube.bands.groups()]
+    band_windows = windows([g for g in groups if g], size)
+    low, high, sigma = (x[bands] for x in (found.low, found.high, found.sigma))
+    area, held_back, others = divide(rows, cols)
+
+    def part(window: Window) -> Part | None:
+        values, valid = cube.read(window, bands)
+        if valid.mean() < 0.9:
+            return None
+        fill(values, valid, low)
+        if reference is None:
+            return Part(values, None)
+        clean, known = reference.read(window, bands)
+        fill(clean, known, low)
+        return Part(values, clean) if known[valid].all() else None
+
+    training = [p for p in map(part, others) if p is not None]
+    whole = part(area)
+    if whole is None or not training:
+        raise TrainingError(f"{name}: has too many pixels without data in the middle; crop it to where there are some")
+    digest = hashlib.sha256(b"".join(p.noisy.tobytes() for p in training)).hexdigest()[:16]
+    return OwnScene(
+        name, digest, sigma, np.maximum(high - low, 1e-12), band_windows,
+        [Normalisation.of(w, low, high) for w in band_windows], training, whole, held_back,
+    )  # fmt: skip
+
+
+def divide(rows: int, cols: int) -> tuple[Window, list[tuple[slice, slice]], list[Window]]:
+    """The area to judge in, the squares held back (relative to it), and squares to learn from, spread evenly."""
+    edge = int(np.clip(min(rows, cols) // 2, SMALLEST, LARGEST))
+    down, across = rows // edge, cols // edge
+    high, wide = (min(n, max(AREA // edge, 1)) for n in (down, across))
+    top, left = (down - high) // 2, (across - wide) // 2
+    area = Window(top * edge, (top + high) * edge, left * edge, (left + wide) * edge)
+    inner = [(i, j) for i in range(high) for j in range(wide)]
+    held = inner[HELD - 1 :: HELD] or inner[-1:]
+    apart = {(top + i, left + j) for i, j in held}
+    cells = [(i, j) for i in range(down) for j in range(across) if (i, j) not in apart]
+    count = min(len(cells), MOST)
+    chosen = [cells[n * len(cells) // count] for n in range(count)]
+    squares = [Window(i * edge, (i + 1) * edge, j * edge, (j + 1) * edge) for i, j in chosen]
+    return area, [(np.s_[i * edge : (i + 1) * edge], np.s_[j * edge : (j + 1) * edge]) for i, j in held], squares
+
+
+def recorrupt(
+    noisy: NDArray[np.float32], sigma: NDArray[np.float64], rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Input and target with independent noise, from (bands, rows, cols) and the noise of its bands."""
+    z = rng.standard_normal(noisy.shape, dtype=np.float32) * sigma.astype(np.float32)[:, None, None]
+    return noisy + np.float32(RECORRUPTION) * z, noisy - np.float32(1 / RECORRUPTION) * z
+
+
+class OwnSampler:
+    """Draws batches from the squares of scenes (`hsidenoise.patches.Draws`).
+
+    Parameters
+    ----------
+    scenes
+        Read for a network of `bands` bands.
+    edge
+        Of a patch; smaller where squares are.
+    seed
+        Of every draw.
+    clean_bands
+        Learn from windows of clean bands, with the scene's noise added, instead of the noisy ones.
+
+    Raises
+    ------
+    TrainingError
+        No window has clean bands only.
+    """
+
+    def __init__(self, scenes: Sequence[OwnScene], *, edge: int, seed: int, clean_bands: bool = False) -> None:
+        self.edge = min(edge, *(s.training[0].noisy.shape[1] for s in scenes))
+        self.seed, self.clean_bands = seed, clean_bands
+        self.choices = [
+            (scene, window, normal)
+            for scene in scenes
+            for window, normal in zip(scene.windows, scene.normalisations, strict=True)
+            if not clean_bands or (scene.sigma[list(window.bands)] < CLEAN * normal.scale).all()
+        ]
+        if not self.choices:
+            raise TrainingError("no window of bands is clean enough to add noise to; leave out --clean-bands")
+
+    def batch(self, step: int, size: int) -> Batch:
+        """The batch of this step."""
+        return drawn(self.patch, self.seed, step, size)
+
+    def patch(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], ...]:
+        """One patch, in the order of `Batch`."""
+        scene, window, normal = self.choices[rng.integers(len(self.choices))]
+        square = scene.training[int(rng.integers(len(scene.training)))]
+        noisy = normal.apply(gather(square.noisy, window))
+        both = [noisy] if square.clean is None else [noisy, normal.apply(gather(square.clean, window))]
+        top, left = rng.integers(0, noisy.shape[1] - self.edge + 1, 2)
+        both = [x[:, top : top + self.edge, left : left + self.edge] for x in both]
+        parts = augment(np.concatenate(both), rng)
+        noisy, bands = parts[: len(window.bands)], len(window.bands)
+        sigma = np.maximum(scene.sigma[list(window.bands)] / normal.scale, 1e-5)
+        back, rest = np.eye(bands, dtype=np.float32), np.full(bands, LEAST, np.float32)
+        if self.clean_bands:
+            clean, sigma = noisy, rng.permutation(scene.sigma / scene.scale)[np.arange(bands) % len(scene.sigma)]
+            noise = rng.standard_normal(clean.shape, dtype=np.float32) * sigma.astype(np.float32)[:, None, None]
+            noisy = clean + noise
+        elif square.clean is not None:
+            clean = parts[bands:]
+        else:
+            noisy, clean = recorrupt(noisy, sigma, rng)
+            back /= sigma.astype(np.float32)  # errors count in units of the band's noise
+            sigma = sigma * np.sqrt(1 + RECORRUPTION**2)
+        return clean, noisy, sigma.astype(np.float32), back, rest
