@@ -40,7 +40,8 @@ class Dct(nn.Module):
     stride = 1
     #: Images looked at together, at most: the time for local bases grows with their cube.
     bands = 16
-    period = math.lcm(*STEPS, 2)
+    #: Two patches side by side share a basis.
+    period = 2 * math.lcm(*STEPS)
     #: Each image, what is made of it, and the coefficients of a strip.
     floats_per_pixel = 8.0 * bands
 
