@@ -7,12 +7,15 @@ et al., TGRS 1988). Signal is where an eigenvalue exceeds what noise alone gives
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .factors import noise_edge
+
+#: Strength of an image, relative to the strongest, below which it is rounding.
+LEAST = 1e-6
 
 
 class Moments:
@@ -80,12 +83,16 @@ class Eigen:
         """Images: as many as have more variance than noise alone gives."""
         return len(self.values)
 
-    def project(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Bands (bands, rows, cols) in raw units to eigen-images (images, rows, cols), noise of unit variance."""
+    def whiten(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Bands (bands, rows, cols) in raw units to multiples of their noise about their mean, (bands, pixels)."""
         white = np.empty((len(block), block[0].size), np.float32)
         for b, band in enumerate(block):  # in float64, so that a large offset keeps its digits
             white[b] = ((band.astype(np.float64) - self.mean[b]) / self.sigma[b]).ravel()
-        return (self.vectors.T.astype(np.float32) @ white).reshape(-1, *block.shape[1:])
+        return white
+
+    def project(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Bands (bands, rows, cols) in raw units to eigen-images (images, rows, cols), noise of unit variance."""
+        return (self.vectors.T.astype(np.float32) @ self.whiten(block)).reshape(-1, *block.shape[1:])
 
     def restore(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """The inverse of `project`, but for what lies outside of the images kept."""
@@ -111,3 +118,28 @@ def fit(
     values, vectors = values[::-1], vectors[:, ::-1]
     rank = max(int((values > noise_edge(len(sigma), pixels)).sum()), 1)
     return Eigen(mean, sigma, vectors[:, :rank], values[:rank])
+
+
+def refit(
+    eigen: Eigen, cross: NDArray[np.float64], gram: NDArray[np.float64], pixels: int
+) -> Eigen:
+    """Eigen-images again, from what denoising made of the first ones.
+
+    An eigenvector of a noisy covariance is noise itself where its image is weak or pixels are few. The regression of
+    the bands on *denoised* images is not: it spans the space of images anew, and the noise in it falls with the pixels.
+
+    Parameters
+    ----------
+    eigen
+        The first ones.
+    cross, gram
+        Sums over pixels of products of whitened bands with denoised images, (bands, images), and of the images with
+        each other, (images, images).
+    pixels
+        Summed over.
+    """
+    gram = gram / pixels
+    root = np.linalg.cholesky(gram + 1e-9 * np.trace(gram) / len(gram) * np.eye(len(gram)))
+    found, strength, _ = np.linalg.svd(np.linalg.solve(root, cross.T / pixels).T, full_matrices=False)
+    kept = strength > LEAST * strength[0]
+    return replace(eigen, vectors=found[:, kept], values=strength[kept] ** 2 + 1)

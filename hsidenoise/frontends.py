@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import defects
-from .cube import Cube
+from .cube import Cube, Window
 from .defects import Defects
-from .eigen import Eigen, Moments, fit
+from .eigen import Eigen, Moments, fit, refit
 from .engine import Engine
 from .factors import LEAST
 from .noise import texture_bound
@@ -26,6 +26,9 @@ Mask = NDArray[np.bool_]
 Records = list[dict[str, Any]]
 #: Steps of an integer type that rounding alone is worth in noise: 1 / sqrt(12).
 ROUNDING = 12**-0.5
+#: Pixels for each band beyond which eigen-images are good as they are, and edge of the squares they are bettered in.
+MOST = 1500
+SQUARE = 256
 
 
 class FrontEnd(Protocol):
@@ -163,6 +166,13 @@ class EigenImages:
         self, engine: Engine, values: Block, valid: Mask, col: int, bar: Progress | None = None
     ) -> tuple[Block, Records]:
         """See `FrontEnd`."""
+        _, images, records = self.images(engine, values, valid, col, bar)
+        return self.eigen.restore(images), records
+
+    def images(
+        self, engine: Engine, values: Block, valid: Mask, col: int, bar: Progress | None = None
+    ) -> tuple[Block, Block, Records]:
+        """The bands without their defects, clean images, and a convergence record of each run."""
         fill(values, valid, self.low)
         if self.defects is not None:
             values, _ = self.defects.mend(values, np.ones(values.shape, bool), col)
@@ -174,7 +184,7 @@ class EigenImages:
             records.append(convergence)
             if bar is not None:
                 bar.advance(1, residual=f"{convergence['residual']:.0e}")
-        return self.eigen.restore(images), records
+        return values, images, records
 
     def describe(self) -> dict[str, Any]:
         """Rank, eigenvalues and what was mended."""
@@ -230,6 +240,33 @@ def eigen_images(
         moments.add(values, np.asarray(valid.all(axis=0)))
     eigen = fit(moments.mean(), moments.covariance(), sigma, moments.pixels)
     return EigenImages(tuple(bands), eigen, found, size, survey.low[bands], limits)
+
+
+def sharpened(front: EigenImages, cube: Cube, engine: Engine) -> EigenImages:
+    """The front-end with eigen-images that were learned from denoised ones (`hsidenoise.eigen.refit`).
+
+    It is denoised once for that, in squares of its own whatever the tiles. A scene of more than `MOST` pixels for each
+    band stays as it is: there the covariance says enough.
+    """
+    rows, cols = cube.shape[1:]
+    bands = front.bands
+    if rows * cols > MOST * len(bands):
+        return front
+    cross = np.zeros((len(bands), front.eigen.rank))
+    gram = np.zeros((front.eigen.rank, front.eigen.rank))
+    pixels = 0
+    for top in range(0, rows, SQUARE):
+        for left in range(0, cols, SQUARE):
+            window = Window(top, min(top + SQUARE, rows), left, min(left + SQUARE, cols))
+            values, valid = cube.read(window, bands)
+            known = (valid & front.usual(values, left)).all(axis=0)
+            if known.any():
+                values, images, _ = front.images(engine, values, valid, left)
+                clean = images[:, known].astype(np.float64)
+                cross += front.eigen.whiten(values)[:, known.ravel()] @ clean.T
+                gram += clean @ clean.T
+                pixels += clean.shape[1]
+    return replace(front, eigen=refit(front.eigen, cross, gram, pixels)) if gram.any() else front
 
 
 def _usual(values: Block, col: int, limits: NDArray[np.float64], found: Defects | None) -> Mask:

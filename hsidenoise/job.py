@@ -11,7 +11,7 @@ from . import probe
 from .cube import Cube
 from .engine import FEATHER, Engine, automatic_tile
 from .errors import UsageError
-from .frontends import FrontEnd, Windows, eigen_images
+from .frontends import FrontEnd, Windows, eigen_images, sharpened
 from .spectral import Normalisation, windows
 from .survey import FAR, Survey, survey
 from .tiles import Tile, plan
@@ -111,7 +111,7 @@ def _eigen(cube: Cube, found: Survey, passed: dict[int, str], others: set[int], 
     sigma = found.sigma.copy()
     if not set(bands) - set(reasons):
         return Windows([], [], found, limits), sigma, reasons
-    front = eigen_images(cube, bands, found, limits, engine.model.bands)
+    front = sharpened(eigen_images(cube, bands, found, limits, engine.model.bands), cube, engine)
     sigma[bands] = front.eigen.sigma
     return front, sigma, reasons
 

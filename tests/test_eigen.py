@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tiny
 
-from hsidenoise.eigen import Moments, fit
+from hsidenoise.eigen import Moments, fit, refit
 
 
 def learned(values: np.ndarray, sigma: np.ndarray):
@@ -57,3 +57,28 @@ def test_large_offsets_keep_their_digits():
     np.testing.assert_allclose(far.values, plain.values, rtol=0.02)
     expected = plain.restore(plain.project(noisy.astype(np.float32))) * 1000.0 + 2**20
     np.testing.assert_allclose(far.restore(far.project(moved)), expected, atol=1.5)
+
+
+def test_denoised_images_show_the_way_better_than_few_pixels_do():
+    """Angles between the true space of three images, one of them weak, and what is found of it."""
+    rng = np.random.default_rng(2)
+    bands, pixels = 60, 900
+    true, _ = np.linalg.qr(rng.standard_normal((bands, 3)))
+    images = rng.standard_normal((3, pixels)) * np.array([20, 5, 0.7])[:, None]
+    values = (true @ images + rng.standard_normal((bands, pixels))).reshape(bands, 30, 30).astype(np.float32)
+    first = learned(values, np.ones(bands))
+    assert first.rank == 3
+    clean = first.vectors.T @ true @ images + 0.2 * first.project(values).reshape(3, -1)  # as if denoised, not quite
+    again = refit(first, first.whiten(values) @ clean.T, clean @ clean.T, pixels)
+    np.testing.assert_allclose(again.vectors.T @ again.vectors, np.eye(3), atol=1e-6)
+    angle = [np.linalg.svd(true.T @ e.vectors)[1].min() for e in (first, again)]
+    assert angle[1] > angle[0] + 0.05
+    assert list(again.values) == sorted(again.values, reverse=True)
+
+
+def test_images_that_are_nothing_are_left_out():
+    rng = np.random.default_rng(3)
+    values = rng.standard_normal((6, 20, 20)).astype(np.float32)
+    first = fit(np.zeros(6), np.diag([9.0, 8, 7, 1, 1, 1]), np.ones(6), 400)
+    clean = first.project(values).reshape(3, -1) * np.array([1, 1, 0])[:, None]
+    assert refit(first, first.whiten(values) @ clean.T, clean @ clean.T, 400).rank == 2
