@@ -49,6 +49,7 @@ class Measured:
     pairs: dict[str, PairAccumulator] = field(default_factory=dict)
     ssim: dict[str, SSIMAccumulator] = field(default_factory=dict)
     scale: tuple[float, float] | None = None
+    judged: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     removed_energy: Floats = field(default_factory=lambda: np.zeros(0))
     passed_changed: int = 0
     invalid_changed: int = 0
@@ -111,7 +112,10 @@ def measure(
     )
     if reference:
         low, high = result.scale = _scale(reference)
-        result.pairs = {name: PairAccumulator(bands) for name in ("before", "after")}
+        # A band that is flagged bad holds no measurement: its noise would drown the angles of all others.
+        good = np.array(before.bands.usable())
+        result.judged = good if good.any() else ~good
+        result.pairs = {name: PairAccumulator(bands, result.judged) for name in ("before", "after")}
         result.ssim = {name: SSIMAccumulator(bands, high - low, low) for name in ("before", "after")}
     sampler = _GridSampler(before.shape, names)
     for i, (core, padded) in enumerate(blocks):

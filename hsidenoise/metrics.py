@@ -33,9 +33,12 @@ class PairAccumulator:
     ----------
     n_bands
         Number of bands in every window.
+    counted
+        Bands that enter means and angles, (n_bands,); all without it. Those of each band are kept for all.
     """
 
-    def __init__(self, n_bands: int) -> None:
+    def __init__(self, n_bands: int, counted: Mask | None = None) -> None:
+        self._counted = np.ones(n_bands, bool) if counted is None else counted
         self._error = np.zeros(n_bands)
         self._sum = np.zeros(n_bands)
         self._count = np.zeros(n_bands, np.int64)
@@ -53,10 +56,11 @@ class PairAccumulator:
             self._error[b] += np.sum((p - q) ** 2)
             self._sum[b] += p.sum()
             self._count[b] += np.count_nonzero(v)
-            dot += p * q
-            xx += p * p
-            yy += q * q
-            seen |= v
+            if self._counted[b]:
+                dot += p * q
+                xx += p * p
+                yy += q * q
+                seen |= v
         self._angle += float(_angle(dot, xx, yy)[seen].sum())
         self._pixels += int(np.count_nonzero(seen))
 
@@ -71,7 +75,7 @@ class PairAccumulator:
 
     def psnr(self, data_range: float = 1.0) -> float:
         """Mean PSNR over bands, dB."""
-        return _mean(self.psnr_bands(data_range))
+        return _mean(self.psnr_bands(data_range)[self._counted])
 
     def sam(self) -> float:
         """Mean spectral angle over pixels, radians."""
@@ -80,7 +84,7 @@ class PairAccumulator:
     def ergas(self, ratio: float = 1.0) -> float:
         """ERGAS, per cent (Wald 2000); `ratio` is the pixel size of `y` over that of `x`, 1 for denoising."""
         mean = _ratio(self._sum, self._count)
-        return float(100 * ratio * np.sqrt(_mean(_ratio(self.mse_bands(), mean**2))))
+        return float(100 * ratio * np.sqrt(_mean(_ratio(self.mse_bands(), mean**2)[self._counted])))
 
 
 class SSIMAccumulator:

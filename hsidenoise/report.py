@@ -259,7 +259,7 @@ def _quality(found: Measured) -> dict[str, Any] | None:
     low, high = found.scale
     quality: dict[str, Any] = {"black": low, "white": high}
     for name, pair in found.pairs.items():
-        ssim = found.ssim[name].bands()
+        ssim = found.ssim[name].bands()[found.judged]
         quality[name] = {
             "psnr": pair.psnr(high - low),
             "ssim": float(ssim[np.isfinite(ssim)].mean()) if np.isfinite(ssim).any() else math.nan,

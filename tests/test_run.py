@@ -14,7 +14,7 @@ import tiny
 import torch
 from rasterio.errors import NotGeoreferencedWarning
 
-from hsidenoise import denoise
+from hsidenoise import denoise, metrics
 from hsidenoise.engine import Engine
 from hsidenoise.errors import SceneTooLargeError, UsageError, WeightsError
 from hsidenoise.model.weights import Card
@@ -396,6 +396,26 @@ def test_a_dry_run_plans_and_touches_nothing(weights, tmp_path):
     real = denoise.run(scene, tmp_path / "out.tif", model=weights, tile=80, quiet=True)
     assert len(real["tiles"]) == plan["tiles"]
     assert real["bands_denoised"] == record["bands_denoised"]
+
+
+def test_bad_bands_do_not_enter_what_is_measured_against_a_reference(run, tmp_path):
+    noisy, clean = digital("int16", 12), (tiny.clean(12) * 10_000).astype(np.int16)
+    noisy[5] = np.random.default_rng(0).integers(0, 30_000, noisy[5].shape)  # no measurement, and told so
+    truth = tiny.geotiff(tmp_path / "truth.tif", clean)
+    _, record = run(tiny.geotiff(tmp_path / "scene.tif", noisy, bad=(5,)), reference=truth)
+    good = np.arange(12) != 5
+    x = clean[good].astype(float)
+    quality = record["measured"]["quality"]["before"]
+    span = quality_range(record)
+    assert quality["sam"] == pytest.approx(metrics.sam(x, noisy[good].astype(float)), rel=1e-5)
+    assert quality["ergas"] == pytest.approx(metrics.ergas(x, noisy[good].astype(float)), rel=1e-5)
+    assert quality["psnr"] == pytest.approx(metrics.psnr(x, noisy[good].astype(float), span), rel=1e-5)
+    assert quality["ssim"] > 0.2
+
+
+def quality_range(record):
+    quality = record["measured"]["quality"]
+    return quality["white"] - quality["black"]
 
 
 def test_reference_and_report(run, tmp_path):
