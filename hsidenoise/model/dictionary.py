@@ -130,7 +130,7 @@ class Gathered:
 
     def spread(self, shared: Tensor, ready_shared: Tensor, local: Tensor, ready_local: Tensor) -> Tensor:
         """See `Dictionaries`."""
-        return self._scatter(_three_bands(local, ready_local) + self._patches(shared, ready_shared))
+        return self._scatter(_three_bands(local, ready_local).add_(self._patches(shared, ready_shared)))
 
     def _patches(self, codes: Tensor, ready: Tensor) -> Tensor:
         """The pixels under each atom, (N, B, h', w', k^2)."""

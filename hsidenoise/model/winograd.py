@@ -29,6 +29,10 @@ RESULT = torch.tensor(
 )
 
 
+#: Rows and columns at once, as matrices for flattened tiles.
+DATA_2D, RESULT_2D = torch.kron(DATA, DATA).float(), torch.kron(RESULT, RESULT).float()
+
+
 def pays(kernel: Tensor) -> bool:
     """Whether `conv3d` is the faster way for this kernel: on a CPU, in float32, with channels enough."""
     wide = min(kernel.shape[:2]) >= FEWEST
@@ -50,7 +54,6 @@ def conv3d(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     found = kernel.shape[-1]
     rows, cols = -(-h // OUT), -(-w // OUT)
     padded = _bordered(x.transpose(0, 1), OUT * rows + 2, OUT * cols + 2)
-    data, result = torch.kron(DATA, DATA).to(x), torch.kron(RESULT, RESULT).to(x)
     out = x.new_empty(b, n, rows, OUT, cols, OUT, found)
     row = b * n * cols  # tiles of all bands
     strips = -(-rows * row * IN**2 * max(channels, found) * x.element_size() // STRIP)
@@ -68,11 +71,11 @@ def conv3d(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
         gathered = seen[: tiles.numel()].view(tiles.shape).copy_(tiles)
         z = spectra[: IN**2 * (b + 2) * m * channels].view(IN**2, (b + 2) * m, channels)
         z[:, :m] = z[:, -m:] = 0  # a band before the first, and one after the last
-        torch.mm(data, gathered.view(IN**2, -1), out=z.view(IN**2, -1)[:, m * channels : -m * channels])
+        torch.mm(DATA_2D, gathered.view(IN**2, -1), out=z.view(IN**2, -1)[:, m * channels : -m * channels])
         y = products[: IN**2 * b * m * found].view(IN**2, b * m, found)
         torch.bmm(z[:, m:-m], kernel[1], out=y)
         y.baddbmm_(z[:, : -2 * m], kernel[0]).baddbmm_(z[:, 2 * m :], kernel[2])
-        done = torch.mm(result, y.view(IN**2, -1), out=results[: OUT**2 * b * m * found].view(OUT**2, -1))
+        done = torch.mm(RESULT_2D, y.view(IN**2, -1), out=results[: OUT**2 * b * m * found].view(OUT**2, -1))
         done = done.view(OUT, OUT, b, n, here, cols, found).permute(2, 3, 4, 0, 5, 1, 6)
         torch.add(done, bias, out=out[:, :, top : top + here])
     return out.view(b, n, OUT * rows, OUT * cols, found)[:, :, :h, :w].transpose(0, 1)
