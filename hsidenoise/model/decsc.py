@@ -54,9 +54,8 @@ class Config:
         Swin blocks of Net1, their heads, window edge in code cells, and MLP ratio.
     noise_weighted
         Whether the data term is weighted by each band's noise; False is the paper's network.
-    evaluations, tolerance, memory
-        Most evaluations of f in inference, the relative residual at which a patch counts as converged, and the
-        iterates Anderson's acceleration mixes.
+    evaluations, tolerance
+        Most evaluations of f in inference, and the relative residual at which a patch counts as converged.
     frontend
         What a patch holds: ``windows`` of neighbouring bands, or ``eigen``-images.
     shrink
@@ -77,7 +76,6 @@ class Config:
     noise_weighted: bool = False
     evaluations: int = 20
     tolerance: float = 1e-3
-    memory: int = 6
     frontend: str = "windows"
     shrink: float = 1.0
     wiener: bool = False
@@ -113,7 +111,7 @@ FRONTENDS = ("windows", "eigen")
 #: The largest value of each field of a `Config`.
 LIMITS = {
     "bands": 512, "shared": 1024, "local": 512, "kernel": 64, "stride": 64, "depth": 16, "heads": 64, "window": 32,
-    "ratio": 8, "evaluations": 1000, "memory": 20,
+    "ratio": 8, "evaluations": 1000,
 }  # fmt: skip
 
 #: Sigma added in quadrature to every band's: no band is trusted beyond it.
@@ -126,8 +124,7 @@ FAINT = 0.25
 CONFIGS: dict[str, Config] = {
     "decsc": Config(),
     "compact": Config(
-        shared=128, local=32, kernel=8, stride=4, depth=2, heads=8, ratio=2, noise_weighted=True, evaluations=8,
-        memory=3,
+        shared=128, local=32, kernel=8, stride=4, depth=2, heads=8, ratio=2, noise_weighted=True, evaluations=12
     ),
     "eigen": Config(
         bands=8, shared=128, local=64, kernel=8, stride=4, depth=2, heads=8, ratio=2, evaluations=12,
@@ -372,7 +369,6 @@ class DECSC(nn.Module):
             z0,
             evaluations=c.evaluations if evaluations is None else evaluations,
             tolerance=c.tolerance if tolerance is None else tolerance,
-            memory=c.memory,
         )
         drift = convergence.residual
         if phantom_steps:
