@@ -75,6 +75,25 @@ def parts(folder):
     return [name for name in names(folder) if name.endswith(".part")]
 
 
+def test_an_interrupt_while_an_output_is_created_leaves_nothing(weights, tmp_path, monkeypatch):
+    from hsidenoise.denoise import run
+
+    create = rasterio.open
+
+    def interrupted(path, mode="r", **options):
+        made = create(path, mode, **options)
+        if mode == "w":
+            made.close()
+            raise KeyboardInterrupt
+        return made
+
+    scene = tiny.geotiff(tmp_path / "scene.tif", (tiny.cube(4, 40, 44) * 10_000).astype(np.int16))
+    monkeypatch.setattr(rasterio, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(scene, tmp_path / "out.tif", model=weights, device="cpu", quiet=True)
+    assert names(tmp_path) == {"scene.tif"}
+
+
 def test_signals_leave_nothing_under_the_outputs_names(weights, tmp_path):
     """Both processes at once: most of their time goes into starting."""
     pixels = (tiny.cube(4, 40, 240) * 10_000).astype(np.int16)

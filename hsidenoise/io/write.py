@@ -23,6 +23,9 @@ _FULL = 2**20  # bytes; with less than that left, a failed write needs no other 
 class Sink(Protocol):
     """Where pixels go: into temporary files until `finish` names those and their final places, main file last."""
 
+    def open(self) -> None:
+        """Create them; before that there is nothing to discard."""
+
     def write(self, row_start: int, block: NDArray[Any]) -> None:
         """Take the next full-width rows, ``(bands, rows, cols)``."""
 
@@ -54,8 +57,14 @@ class CubeWriter:
         self._row = 0
 
     def __enter__(self) -> CubeWriter:
-        with _writing(self.path):
-            self._sink = self._open()
+        try:
+            with _writing(self.path):
+                self._sink = self._open()
+                self._sink.open()
+        except BaseException:  # an interrupt too may come at any moment
+            if self._sink is not None:
+                self._sink.discard()
+            raise
         return self
 
     def write(self, row_start: int, block: NDArray[Any]) -> None:

@@ -65,15 +65,17 @@ class EnviSink:
         big = _same_kind(like) and like.layout["byte_order"] == 1
         self._dtype = np.dtype(plan.dtype).newbyteorder(">" if big else "<")
         self._data = temporary(plan.path)
+        self._file: Any = None
+        self._source = like.layout["files"][0] if self._offset else ""
+        self._small: list[str] = []
+
+    def open(self) -> None:
+        """Create the data file in its full length, an embedded header in front."""
         self._file = open(self._data, "xb")  # noqa: SIM115 - closed by finish or discard
-        try:
-            if self._offset:
-                with open(like.layout["files"][0], "rb") as source:
-                    _copy(source, self._file, self._offset)
-            self._file.truncate(self._offset + int(np.prod(self._shape)) * self._dtype.itemsize)
-        except BaseException:
-            self.discard()
-            raise
+        if self._offset:
+            with open(self._source, "rb") as source:
+                _copy(source, self._file, self._offset)
+        self._file.truncate(self._offset + int(np.prod(self._shape)) * self._dtype.itemsize)
 
     def write(self, row_start: int, block: NDArray[Any]) -> None:
         """Put rows in their place."""
@@ -102,8 +104,9 @@ class EnviSink:
 
     def discard(self) -> None:
         """Close, and remove what was not renamed."""
-        self._file.close()
-        for path in (self._data, *getattr(self, "_small", ())):
+        if self._file is not None:
+            self._file.close()
+        for path in (self._data, *self._small):
             if os.path.exists(path):
                 os.remove(path)
 

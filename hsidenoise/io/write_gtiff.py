@@ -77,30 +77,31 @@ class GTiffSink:
         self._cog = plan.driver == "COG"
         self._temporary = temporary(plan.path)
         self._final = temporary(plan.path)
+        self._provenance = provenance
+        self._target: Any = None
+        self._mask = like.layout.get("mask", "") in ("dataset", "band")
+        self._waiting = np.empty((len(plan.bands), 0, like.shape[2]), plan.dtype)
+        self._row = 0
+        self._mask_sum = 0
+
+    def open(self) -> None:
+        """Create the file and write what is known before the pixels."""
+        plan, like = self._plan, self._like
         options = profile(plan, like)
         if self._cog:
             # The intermediate file is read once and thrown away: plain strips.
             for key in ("compress", "predictor", "tiled", "blockxsize", *map(str.lower, plan.co)):
                 options.pop(key, None)
             options["bigtiff"] = "IF_SAFER"
-        self._mask = like.layout.get("mask", "") in ("dataset", "band")
         nodata = next((v for v in plan.nodata if v is not None), None)
         _warn(plan, "TIFF has one nodata value for all bands; the first is kept", len(set(map(repr, plan.nodata))) > 1)
         with gdal.messages() as said:
             self._target = rasterio.open(self._temporary, "w", nodata=nodata, **options)
-        try:
-            self._complain(said)
-            _georeference(self._target, like)
-            _tag(self._target, plan, like, provenance, self._cog)
-        except BaseException:
-            self.discard()
-            raise
-        height = self._target.block_shapes[0][0]
+        self._complain(said)
+        _georeference(self._target, like)
+        _tag(self._target, plan, like, self._provenance, self._cog)
         # Compressed blocks written in two parts would be stored twice, so rows wait until their block is complete.
-        self._align = height if options.get("compress") else 1
-        self._waiting = np.empty((len(plan.bands), 0, like.shape[2]), plan.dtype)
-        self._row = 0
-        self._mask_sum = 0
+        self._align = self._target.block_shapes[0][0] if options.get("compress") else 1
 
     def _complain(self, said: list[str]) -> None:
         for line in said:
@@ -181,7 +182,8 @@ class GTiffSink:
     def discard(self) -> None:
         """Close, and remove what was not renamed, GDAL's own temporary files included."""
         with contextlib.suppress(*gdal.FAILURES, OSError):  # it may be unwritable because the disk is full
-            self._target.close()
+            if self._target is not None:
+                self._target.close()
         for name in (self._temporary, self._final):
             # Its own name, name.aux.xml, name.ovr.tmp, and the .IMD it writes for a domain the TIFF holds anyway.
             for path in glob.glob(glob.escape(name.removesuffix(".part")) + "*"):

@@ -17,7 +17,7 @@ variance and whose signal reaches hundreds; Net1 and Net2 then look at asinh of 
 are damped at each step (the ridge of an elastic net): else it is left open which of S and H explains what both can,
 and the solver creeps. With ``wiener``, what the dictionaries reconstruct, and what else stands out of the noise, is the
 pilot of a Wiener filter on the noisy images: codes on a grid of stride 4 know which frequencies a place has, the filter
-treats all pixels alike. It starts with a reconstruction of zero, as the weight-free model followed by a Wiener filter.
+treats all pixels alike. It starts with a reconstruction of zero, as the weight-free model.
 """
 
 from __future__ import annotations
