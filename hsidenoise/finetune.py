@@ -15,11 +15,11 @@ import torch
 from . import metrics, progress
 from .device import pick
 from .engine import Engine
-from .errors import OutputExistsError, TrainingError, UsageError
+from .errors import TrainingError, UsageError
 from .evaluate import denoise_array
 from .io import open_cube
 from .model.decsc import DECSC, config_dict, rebanded
-from .model.weights import BUILT_IN, Card, find, load, save
+from .model.weights import BUILT_IN, Card, check_target, find, load, save
 from .patches import prefetch
 from .scenepatches import TARGET_NOISE, OwnSampler, OwnScene, own_scene, recorrupt, usable_bands
 from .settings import FinetuneOptions, TrainOptions, to_dict, with_changes
@@ -111,12 +111,7 @@ def finetune(
 
 
 def _check(scenes: Sequence[str], output: Path, options: FinetuneOptions) -> None:
-    if output.suffix != ".safetensors":
-        raise UsageError(f"{output}: weights are written as .safetensors")
-    if not output.parent.is_dir():
-        raise UsageError(f"{output.parent}: no such folder")
-    if output.exists() and not options.overwrite:
-        raise OutputExistsError(f"{output}: exists and won't be overwritten without --overwrite")
+    check_target(output, overwrite=options.overwrite)
     if options.reference and len(scenes) > 1:
         raise UsageError("--reference belongs to one scene; name one")
     if options.reference and options.clean_bands:

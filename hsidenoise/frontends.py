@@ -259,7 +259,8 @@ def sharpened(front: EigenImages, cube: Cube, engine: Engine) -> EigenImages:
         for left in range(0, cols, SQUARE):
             window = Window(top, min(top + SQUARE, rows), left, min(left + SQUARE, cols))
             values, valid = cube.read(window, bands)
-            known = (valid & front.usual(values, left)).all(axis=0)
+            valid &= front.usual(values, left)
+            known = valid.all(axis=0)
             if known.any():
                 values, images, _ = front.images(engine, values, valid, left)
                 clean = images[:, known].astype(np.float64)

@@ -23,9 +23,9 @@ from . import metrics, progress
 from .device import pick
 from .eigen import Eigen, Moments, fit
 from .eigenpatches import EigenSampler
-from .errors import OutputExistsError, TrainingError, UsageError, WeightsError
+from .errors import TrainingError, UsageError, WeightsError
 from .model.decsc import CONFIGS, DECSC, build, config_dict
-from .model.weights import EIGEN_NORMALISATION, WINDOWS_NORMALISATION, Card, Model, find, load, save
+from .model.weights import EIGEN_NORMALISATION, WINDOWS_NORMALISATION, Card, Model, check_target, find, load, save
 from .noise import PATTERNS, NoiseAccumulator, add_noise
 from .patches import Sampler, Scene, load_scenes, prefetch
 from .settings import TrainOptions, to_dict
@@ -132,12 +132,7 @@ def _check(output: Path, options: TrainOptions) -> None:
     unknown = set(options.patterns.split(",")) - set(PATTERNS)
     if unknown:
         raise UsageError(f"--patterns {','.join(sorted(unknown))}: not among {', '.join(PATTERNS)}")
-    if output.suffix != ".safetensors":
-        raise UsageError(f"{output}: weights are written as .safetensors")
-    if not output.parent.is_dir():
-        raise UsageError(f"{output.parent}: no such folder")
-    if output.exists() and not output.with_suffix(".checkpoint").exists() and not options.overwrite:
-        raise OutputExistsError(f"{output}: exists and won't be overwritten without --overwrite")
+    check_target(output, overwrite=options.overwrite or output.with_suffix(".checkpoint").exists())
 
 
 class Run:

@@ -52,6 +52,17 @@ def test_scenes_of_few_pixels_are_learned_from_twice(tmp_path, monkeypatch):
     assert error[1] < error[0] - 0.08  # 0.35 dB
 
 
+def test_a_sample_beyond_all_measure_harms_nothing(tmp_path):
+    """Small scenes are denoised to learn from them, too: what is no measurement must not come in there."""
+    pixels = tiny.cube(40, 72, 84, sigma=0.02).astype(np.float32)
+    plain, _ = denoised(tiny.geotiff(tmp_path / "plain.tif", pixels), tmp_path)
+    pixels[9, 20, 20] = 1e30
+    result, _ = denoised(tiny.geotiff(tmp_path / "scene.tif", pixels), tmp_path)
+    assert result[9, 20, 20] == np.float32(1e30)
+    result[9, 20, 20] = plain[9, 20, 20]
+    assert rms(result, plain) < 0.002
+
+
 def test_defects_are_mended_and_what_is_no_measurement_stays(tmp_path):
     rng = np.random.default_rng(0)
     clean = tiny.clean(24, 80, 90)

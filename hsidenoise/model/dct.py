@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .deq import Convergence
+from .grid import reflect
 
 #: Edge of a patch, in pixels, and its samples.
 EDGE = 8
@@ -182,8 +183,5 @@ def _mirrored(images: Tensor, step: int) -> Tensor:
     """(B, H, W) continued by reflection, as far as it takes, so that all pixels are in as many patches."""
     border = EDGE - 1
     for axis in (1, 2):
-        size = images.shape[axis]
-        after = border + -(size + 2 * border - EDGE) % step
-        index = torch.arange(-border, size + after, device=images.device) % max(2 * (size - 1), 1)
-        images = images.index_select(axis, torch.where(index < size, index, 2 * (size - 1) - index).clamp_min(0))
+        images = reflect(images, border, border + -(images.shape[axis] + 2 * border - EDGE) % step, axis)
     return images

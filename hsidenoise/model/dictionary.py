@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .layers import conv2d, conv3d
-from .winograd import across_bands
 
 
 class Dictionaries(Protocol):
@@ -168,9 +167,15 @@ class Gathered:
 
 
 def _three_bands(x: Tensor, ready: Tensor) -> Tensor:
-    """(N, B, h, w, C) times the matrices of a band and its neighbours."""
-    out = across_bands(x.flatten(2, 3), ready.expand(-1, len(x), -1, -1))
-    return out.view(*x.shape[:4], -1)
+    """(N, B, h, w, C) times a matrix each for the band before, the band itself and the one after: (N, B, h, w, C')."""
+    n, bands, h, w, channels = x.shape
+    x = x.reshape(n, -1, channels)
+    before, here, after = ready.expand(-1, n, -1, -1)
+    out = torch.bmm(x, here)
+    if bands > 1:
+        out[:, h * w :].baddbmm_(x[:, : -h * w], before)
+        out[:, : -h * w].baddbmm_(x[:, h * w :], after)
+    return out.view(n, bands, h, w, -1)
 
 
 def pack_kernel(kernel: Tensor, stride: int) -> Tensor:

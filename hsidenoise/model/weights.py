@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import WeightsError
+from ..errors import OutputExistsError, UsageError, WeightsError
 from .dct import EDGE, Dct
 from .decsc import DECSC, Config
 
@@ -197,6 +197,22 @@ def load(file: WeightFile) -> tuple[Model, Card]:
         reason = str(error).splitlines()[0]
         raise WeightsError(f"{file.path}: tensors do not fit the card's network ({reason})") from error
     return model.eval().requires_grad_(False), card
+
+
+def check_target(output: Path, *, overwrite: bool) -> None:
+    """Refuse a place where weights cannot or must not be written.
+
+    Raises
+    ------
+    UsageError, OutputExistsError
+        Another suffix or no such folder; the file exists.
+    """
+    if output.suffix != ".safetensors":
+        raise UsageError(f"{output}: weights are written as .safetensors")
+    if not output.parent.is_dir():
+        raise UsageError(f"{output.parent}: no such folder")
+    if output.exists() and not overwrite:
+        raise OutputExistsError(f"{output}: exists and won't be overwritten without --overwrite")
 
 
 def save(model: DECSC, card: Card, path: Path) -> str:

@@ -89,17 +89,3 @@ def _bordered(x: Tensor, height: int, width: int) -> Tensor:
     out[:, :, :, 0] = out[:, :, :, w + 1 :] = 0
     out[:, :, 1 : h + 1, 1 : w + 1] = x
     return out
-
-
-def across_bands(x: Tensor, taps: Tensor) -> Tensor:
-    """Matrix products summed over a band and its two neighbours.
-
-    `x` is (G, B, M, C), `taps` (3, G, C, C') for the band before, the band itself and the one after; (G, B, M, C').
-    """
-    g, b, m, c = x.shape
-    x = x.reshape(g, b * m, c)
-    out = torch.bmm(x, taps[1])
-    if b > 1:
-        out[:, m:].baddbmm_(x[:, :-m], taps[0])
-        out[:, :-m].baddbmm_(x[:, m:], taps[2])
-    return out.view(g, b, m, -1)
