@@ -20,7 +20,7 @@ import typer
 
 from . import __version__
 from .errors import HSIDenoiseError, HSIDenoiseWarning
-from .settings import EvaluateOptions, FinetuneOptions, RunOptions, SimulateOptions, TrainOptions
+from .settings import EvaluateOptions, FinetuneOptions, ReadOptions, RunOptions, SimulateOptions, TrainOptions
 
 app = typer.Typer(
     name="hsidenoise",
@@ -147,11 +147,13 @@ def run(
 
 
 @app.command()
+@from_options(ReadOptions)
 def info(
     scene: Annotated[str | None, typer.Argument(help="A scene; or none, with --system.")] = None,
     noise: Annotated[bool, typer.Option("--noise", help="Estimate the noise of each band (reads the scene).")] = False,
     system: Annotated[bool, typer.Option("--system", help="Versions and devices, for bug reports.")] = False,
     json: Json = False,
+    **fields: Any,
 ) -> None:
     """Say what a file is: shape, bands, wavelengths, georeferencing, nodata, noise."""
     with failing_in_one_line():
@@ -165,7 +167,7 @@ def info(
         elif scene is None:
             raise UsageError("name a scene, or give --system")
         else:
-            found = info_.describe(scene, noise=noise)
+            found = info_.describe(scene, build(ReadOptions, fields), noise=noise)
             answer(found) if json else print("\n".join(describe_info(found)))
 
 

@@ -70,7 +70,7 @@ def run(
     model, card = load(file)
     engine = Engine(model, card, device, options.shifts)
     with gdal_env(options.config), np.errstate(over="ignore"), ExitStack() as stack:
-        cube = stack.enter_context(open_cube(scene, nodata=options.nodata))
+        cube = stack.enter_context(open_cube(scene, options))
         if options.reference:
             with open_cube(options.reference) as reference:
                 if reference.shape != cube.shape:
@@ -120,7 +120,7 @@ def run(
                 residual.write(start, removed.astype(np.float32))
     record["seconds"] = round(time.time() - started, 2)
     if options.report or options.reference:
-        record["measured"] = _report(scene, output, options, record)
+        record["measured"] = _report(scene, output, options, record, copied=decided["driver"] == "copy")
     return record
 
 
@@ -224,14 +224,16 @@ def versions() -> dict[str, str]:
 
 
 def _report(
-    scene: str | os.PathLike[str], output: str | os.PathLike[str], options: RunOptions, record: Mapping[str, Any]
-) -> dict[str, Any]:
+    scene: str | os.PathLike[str], output: str | os.PathLike[str], options: RunOptions, record: Mapping[str, Any], *,
+    copied: bool,
+) -> dict[str, Any]:  # fmt: skip
     from .io import open_cube
     from .report import collect
 
     with ExitStack() as stack:
-        before = stack.enter_context(open_cube(scene, nodata=options.nodata))
-        after = stack.enter_context(open_cube(output))
+        before = stack.enter_context(open_cube(scene, options))
+        # Only a copy of the input needs to be told again which of its arrays is the scene.
+        after = stack.enter_context(open_cube(output, options if copied else None))
         reference = stack.enter_context(open_cube(options.reference)) if options.reference else None
         report = collect(before, after, reference=reference, run=record)
     if options.report:

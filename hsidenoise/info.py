@@ -11,18 +11,23 @@ from importlib import metadata
 from typing import Any
 
 from .cube import Cube, Window
+from .settings import ReadOptions
 
 _BLOCK = 32 * 2**20  # bytes of float32 read at a time for the noise estimate
 _PACKAGES = ("torch", "numpy", "scipy", "rasterio", "h5py", "netCDF4", "tifffile", "spectral", "safetensors")
 
 
-def describe(name: str | os.PathLike[str], *, noise: bool = False) -> dict[str, Any]:
+def describe(
+    name: str | os.PathLike[str], options: ReadOptions | None = None, *, noise: bool = False, **changes: Any
+) -> dict[str, Any]:
     """Describe a scene without reading its pixels, unless `noise` asks for them.
 
     Parameters
     ----------
     name
         Any name `hsidenoise.io.open_cube` accepts.
+    options
+        See `ReadOptions`; `changes` are applied to it.
     noise
         Also estimate the standard deviation of the noise of each band, in raw units (reads the whole scene).
 
@@ -38,7 +43,7 @@ def describe(name: str | os.PathLike[str], *, noise: bool = False) -> dict[str, 
     """
     from .io import gdal_env, open_cube
 
-    with gdal_env(), open_cube(name) as cube:
+    with gdal_env(), open_cube(name, options, **changes) as cube:
         found = _describe(cube)
         if noise:
             found["noise"] = _noise(cube)

@@ -21,7 +21,20 @@ def option(default: Any, help: str, *, names: tuple[str, ...] = (), metavar: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class ReadOptions:
+    """How a scene is to be understood where its file leaves that open."""
+
+    variable: str = option("", "The array that holds the cube, where a file has several.", metavar="NAME")
+    axes: str = option("", "Its axes in order: b bands, y rows, x columns, a digit for one of many, as in yxb or 0byx.")
+    shape: str = option("", "Rows and columns of pixels that are stored along one axis.", metavar="ROWSxCOLS")
+    header: Path | None = option(None, "The ENVI header of a raw file that has none beside it.")
+    wavelengths_from: Path | None = option(None, "Take the bands' wavelengths from this scene, header or table.")
+    nodata: str = option("", "Override the input's nodata: a number, nan, or null for none.", metavar="NUMBER|nan|null")
+    allow_large: bool = option(False, "Open a scene whose header announces far more than its file holds.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(ReadOptions):
     """What ``run`` can be told, beyond the scene and the output."""
 
     model: str = option("auto", "Weights: a name from `hsidenoise models`, or a .safetensors file.")
@@ -30,8 +43,7 @@ class RunOptions:
     shifts: int = option(1, "Average over this many shifts of the code grid: better, and slower in proportion.")
     bidx: str = option("", "Denoise only these bands, 1-based: 1,5..40. The others pass through.", names=("-b",))
     dtype: str = option("", "Output data type; the input's by default.", names=("-t",))
-    nodata: str = option("", "Override the input's nodata: a number, nan, or null for none.", metavar="NUMBER|nan|null")
-    of: str = option("", "Output format: GTiff, COG or ENVI; by default from the output's suffix.", names=("-f",))
+    of: str = option("", "Output format: GTiff, COG, ENVI, netCDF or copy; else by the output's suffix.", names=("-f",))
     co: tuple[str, ...] = option((), "Creation option NAME=VALUE, passed to GDAL; repeatable.", metavar="NAME=VALUE")
     config: tuple[str, ...] = option((), "GDAL configuration NAME=VALUE; repeatable.", metavar="NAME=VALUE")
     overwrite: bool = option(False, "Replace outputs that exist.")
@@ -42,14 +54,13 @@ class RunOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimulateOptions:
+class SimulateOptions(ReadOptions):
     """What ``simulate`` can be told, beyond the scene and the output."""
 
     pattern: str = option("g55", "g15, g55, g95, mixture or corr (docs/method.md).", names=("-p",))
     seed: int = option(0, "Seed of everything random: the same seed gives the same noise.")
     dtype: str = option("", "Output data type; the input's by default, to which noise is rounded.", names=("-t",))
-    nodata: str = option("", "Override the input's nodata: a number, nan, or null for none.", metavar="NUMBER|nan|null")
-    of: str = option("", "Output format: GTiff, COG or ENVI; by default from the output's suffix.", names=("-f",))
+    of: str = option("", "Output format: GTiff, COG, ENVI, netCDF or copy; else by the output's suffix.", names=("-f",))
     co: tuple[str, ...] = option((), "Creation option NAME=VALUE, passed to GDAL; repeatable.", metavar="NAME=VALUE")
     config: tuple[str, ...] = option((), "GDAL configuration NAME=VALUE; repeatable.", metavar="NAME=VALUE")
     overwrite: bool = option(False, "Replace an output that exists.")
@@ -94,7 +105,7 @@ class TrainOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneOptions:
+class FinetuneOptions(ReadOptions):
     """What ``finetune`` can be told, beyond the scenes and the output."""
 
     model: str = option("compact", "Weights to start from: a name from `hsidenoise models`, or a .safetensors file.")

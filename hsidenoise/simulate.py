@@ -53,7 +53,7 @@ def simulate(
         raise UsageError(f"--pattern {options.pattern}: not one of {', '.join(PATTERNS)}")
     check_output(output, inputs=[scene], overwrite=options.overwrite, of=options.of)
     with gdal_env(options.config), ExitStack() as stack:
-        cube = stack.enter_context(open_cube(scene, nodata=options.nodata))
+        cube = stack.enter_context(open_cube(scene, options))
         low, high = scale(cube)
         bands, rows, cols = cube.shape
         noise = draw(options.pattern, bands, cols, np.random.default_rng(options.seed))

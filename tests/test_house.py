@@ -188,12 +188,13 @@ def test_the_command_line_of_run_is_its_options():
         assert set(field.metadata["names"]) <= set(found[name].opts)
 
 
-@pytest.mark.parametrize("verb", ["train", "finetune", "simulate", "evaluate"])
+@pytest.mark.parametrize("verb", ["train", "finetune", "simulate", "evaluate", "info"])
 def test_the_command_line_of_a_verb_has_its_options(verb):
     from hsidenoise import settings
 
     found = parameters(verb)
-    for field in dataclasses.fields(getattr(settings, f"{verb.capitalize()}Options")):
+    options = settings.ReadOptions if verb == "info" else getattr(settings, f"{verb.capitalize()}Options")
+    for field in dataclasses.fields(options):
         assert found[field.name.replace("_", "-")].help == field.metadata["help"]
 
 
@@ -201,7 +202,7 @@ def test_every_option_explains_itself():
     from hsidenoise import settings
 
     every = [getattr(settings, name) for name in dir(settings) if name.endswith("Options")]
-    assert len(every) == 5
+    assert len(every) == 6
     for options in every:
         for field in dataclasses.fields(options):
             assert field.metadata["help"].endswith("."), f"{options.__name__}.{field.name}"

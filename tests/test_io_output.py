@@ -38,7 +38,7 @@ def test_driver_of_a_nameless_output_for_other_inputs(tmp_path: Path) -> None:
     source = write_tiff(tmp_path / "a.tif", pixels())
     with open_cube(source) as cube:
         assert output_driver("out", "", cube) == "GTiff"
-        for name, of in (("a.png", ""), ("a.nc", ""), ("a.tif", "netCDF")):
+        for name, of in (("a.png", ""), ("a.tif", "PNG")):
             with pytest.raises(UsageError, match="GTiff, COG"):
                 output_driver(name, of, cube)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..cube import Cube
-from ..errors import ReadError, UnsupportedError
+from ..errors import ReadError, UnsupportedError, UsageError
+from ..settings import ReadOptions, with_changes
 
 if TYPE_CHECKING:
     from .targets import check_output, output_driver
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CubeWriter", "check_output", "create_cube", "describe_output", "gdal_env", "open_cube", "output_driver"]
 
+#: Readers of files that hold named arrays: module and function, by what `sniff.kind` calls the file.
+_ARRAYS: dict[str, tuple[str, str]] = {}
 _LATER = {"HDF4", "HDF5", "netCDF", "MATLAB"}
 _FAULTS = {
     "git-LFS pointer": "is a git-LFS pointer, not the file itself; run 'git lfs pull'",
@@ -38,15 +42,15 @@ def gdal_env(config: Sequence[str] = ()) -> Iterator[None]:
         yield
 
 
-def open_cube(name: str | os.PathLike[str], *, nodata: str = "") -> Cube:
+def open_cube(name: str | os.PathLike[str], options: ReadOptions | None = None, **changes: Any) -> Cube:
     """Open a scene, its pixels still on disk.
 
     Parameters
     ----------
     name
         A path (for ENVI the header or the data file), or any name GDAL knows: ``/vsi...``, subdatasets, URLs.
-    nodata
-        Overrides the file's own: a number, ``nan``, ``null`` for none; empty keeps it.
+    options
+        How to understand what the file leaves open, see `ReadOptions`; `changes` are applied to it.
 
     Raises
     ------
@@ -57,28 +61,35 @@ def open_cube(name: str | os.PathLike[str], *, nodata: str = "") -> Cube:
     SceneTooLargeError
         The header announces more than is credible.
     UsageError
-        `nodata` is not understood or no value of the scene's type.
+        An option is not understood, or does not apply to this file.
     """
+    options = with_changes(options or ReadOptions(), changes)
     text = os.fspath(name)
     with gdal_env():
-        cube = _open(text)
-    if not nodata:
+        cube = _open(text, options)
+    if not options.nodata:
         return cube
     from .nodata import override
 
     try:
-        return replace(cube, nodata=(override(nodata, cube.dtype),) * cube.shape[0])
+        return replace(cube, nodata=(override(options.nodata, cube.dtype),) * cube.shape[0])
     except BaseException:
         cube.close()
         raise
 
 
-def _open(name: str) -> Cube:
+def _open(name: str, options: ReadOptions) -> Cube:
     from . import envi, raster, sniff
 
     if sniff.is_gdal_name(name):
+        _refuse_arrays(name, options)
         return raster.open_raster(name)
     what = sniff.kind(name)
+    if what in _ARRAYS:
+        module, function = _ARRAYS[what]
+        reader: Callable[[str, ReadOptions], Cube] = getattr(import_module(f".{module}", __name__), function)
+        return reader(name, options)
+    _refuse_arrays(name, options)
     if what == "ENVI header":
         return _open_envi(name, envi.data_of(name), name)
     if what in ("git-LFS pointer", "HTML page"):
@@ -107,6 +118,12 @@ def _open(name: str) -> Cube:
         raise ReadError(
             f"{name}: neither a format GDAL knows nor raw data with an ENVI header ({os.path.basename(name)}.hdr)"
         ) from error
+
+
+def _refuse_arrays(name: str, options: ReadOptions) -> None:
+    for option in ("variable", "axes", "shape"):
+        if getattr(options, option):
+            raise UsageError(f"{name}: --{option} is for files of named arrays (HDF, netCDF, MATLAB); leave it out")
 
 
 def _esri_data(header: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,6 +57,8 @@ def decide(
     if driver == "ENVI" and kind.name in ("int8", "float16"):
         wider = {"int8": "int16", "float16": "float32"}[kind.name]
         raise UsageError(f"{os.fspath(path)}: ENVI has no {kind.name}; choose --dtype {wider} or --of GTiff")
+    if driver == "copy":
+        _check_copy(os.fspath(path), like, kind, chosen, co)
     if nodata:
         values: tuple[float | None, ...] = (nodata_.override(nodata, kind.name),) * len(chosen)
     else:
@@ -66,3 +68,13 @@ def decide(
             raise UsageError(f"--dtype {kind.name}: cannot hold the nodata value; give another with --nodata")
     text = targets.data_path(os.fspath(path), driver)
     return Plan(text, driver, chosen, kind.name, values, bool(nodata), gdal.pairs(co, "co"))
+
+
+def _check_copy(path: str, like: Cube, kind: np.dtype[Any], bands: Sequence[int], co: Sequence[str]) -> None:
+    """A copy keeps the layout of its original, so nothing of that can be asked for."""
+    if kind.name != like.dtype:
+        raise UsageError(f"{path}: a copy of the input keeps its {like.dtype}; write another format for --dtype")
+    if co:
+        raise UsageError(f"{path}: a copy of the input takes no --co; write another format for that")
+    if bands != tuple(range(like.shape[0])):
+        raise UsageError(f"{path}: a copy of the input has all its bands; write another format for some of them")

@@ -10,10 +10,11 @@ from ..cube import Cube
 from ..errors import OutputExistsError, UsageError
 from . import sniff
 
-_DRIVERS = {"gtiff": "GTiff", "cog": "COG", "envi": "ENVI"}
-_SUFFIXES = {".tif": "GTiff", ".tiff": "GTiff"} | dict.fromkeys(
-    (".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".hdr"), "ENVI"
-)
+_DRIVERS = {name.lower(): name for name in ("GTiff", "COG", "ENVI", "netCDF", "copy")}
+_SUFFIXES = {".tif": "GTiff", ".tiff": "GTiff", ".nc": "netCDF"}
+_SUFFIXES |= dict.fromkeys((".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".hdr"), "ENVI")
+# Of files that can only be written as copies of an input of their kind.
+_COPIES = (".mat", ".h5", ".hdf5", ".he5", ".hdf", ".he4", ".l1r", ".nc4", ".cdf")
 # Files that readers take for part of an image of this name, so that a stale one would corrupt a new image.
 _SIDECARS = (".aux.xml", ".ovr", ".msk")
 
@@ -25,14 +26,27 @@ def header_path(path: str) -> str:
 
 
 def output_driver(path: str | os.PathLike[str], of: str, like: Cube) -> str:
-    """``GTiff``, ``COG`` or ``ENVI``: what was asked for, else by suffix, else as the input.
+    """``GTiff``, ``COG``, ``ENVI``, ``netCDF`` or ``copy``: what was asked for, else by suffix, else as the input.
+
+    A ``copy`` is the input's file with other pixels, for formats that hold more than a scene. An input that can be
+    copied says so by ``layout["copy"]``, and by ``layout["suffixes"]`` which suffixes ask for that.
 
     Raises
     ------
     UsageError
-        Neither says one of the three.
+        Neither says one of these, or the input cannot be copied.
     """
-    return _driver(os.fspath(path), of, like.layout.get("driver", ""))
+    text = os.fspath(path)
+    suffix = os.path.splitext(text)[1].lower()
+    if "copy" in like.layout and not of and (not suffix or suffix in like.layout["suffixes"]):
+        return "copy"
+    driver = _driver(text, of, like.layout.get("driver", ""))
+    if driver == "copy" and "copy" not in like.layout:
+        raise UsageError(
+            f"{text}: only an input of that format can be written like this, and {like.name} is {like.format}; "
+            "use .tif (GeoTIFF), .img (ENVI) or .nc (netCDF)"
+        )
+    return driver
 
 
 def _driver(path: str, of: str, default: str) -> str:
@@ -43,10 +57,12 @@ def _driver(path: str, of: str, default: str) -> str:
     suffix = os.path.splitext(path)[1].lower()
     if not suffix:
         return default if default in ("GTiff", "ENVI") else "GTiff"
+    if suffix in _COPIES:
+        return "copy"
     if suffix not in _SUFFIXES:
         raise UsageError(
             f"{path}: no format is known for {suffix}; use .tif (GeoTIFF), .img, .dat, .bsq, .bil, .bip, .raw "
-            "or .hdr (ENVI), or say --of GTiff, COG or ENVI"
+            "or .hdr (ENVI), .nc (netCDF), or say --of GTiff, COG, ENVI or netCDF"
         )
     return _SUFFIXES[suffix]
 

@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -174,7 +175,7 @@ def create_cube(
     dtype, nodata
         Override the input's; empty keeps it. `nodata` is a number, ``nan`` or ``null``.
     of
-        ``GTiff``, ``COG`` or ``ENVI``.
+        ``GTiff``, ``COG``, ``ENVI``, ``netCDF`` or ``copy``.
     co
         GDAL creation options ``NAME=VALUE``; for ENVI ``INTERLEAVE`` only.
     overwrite
@@ -201,14 +202,28 @@ def create_cube(
     targets.check_output(path, inputs=[*sources, like.name], overwrite=overwrite, of=decided.driver)
     shape = (len(decided.bands), *like.shape[1:])
     size = math.prod(shape) * np.dtype(decided.dtype).itemsize
+    if not _options(decided, like).get("compress"):
+        _room(decided.path, size)
+    module, name = _SINKS[decided.driver]
+    sink: Callable[[Plan, Cube, Mapping[str, str]], Sink] = getattr(import_module(module, __package__), name)
+    return CubeWriter(decided, shape, lambda: sink(decided, like, provenance))
+
+
+_SINKS = {
+    "GTiff": (".write_gtiff", "GTiffSink"), "COG": (".write_gtiff", "GTiffSink"), "ENVI": (".write_envi", "EnviSink"),
+    "copy": (".write_copy", "CopySink"),
+}  # fmt: skip
+
+
+def _options(plan: Plan, like: Cube) -> dict[str, Any]:
+    """How the pixels will be stored: interleave, compression and what else the driver decides."""
     from . import write_envi, write_gtiff
 
-    if decided.driver == "ENVI":
-        _room(decided.path, size)
-        return CubeWriter(decided, shape, lambda: write_envi.EnviSink(decided, like, provenance))
-    if not write_gtiff.profile(decided, like).get("compress"):
-        _room(decided.path, size)
-    return CubeWriter(decided, shape, lambda: write_gtiff.GTiffSink(decided, like, provenance))
+    if plan.driver == "ENVI":
+        return {"interleave": write_envi.interleave(plan, like)}
+    if plan.driver in ("GTiff", "COG"):
+        return write_gtiff.profile(plan, like)
+    return {"interleave": like.layout.get("interleave", ""), "compress": like.layout.get("compress", "")}
 
 
 def _free(path: str) -> int:
@@ -240,14 +255,9 @@ def describe_output(
     dict
         ``path, driver, shape, dtype, nodata, interleave, compress, bytes`` (before compression) and ``options``.
     """
-    from . import write_envi, write_gtiff
-
     decided = decide(path, like, dtype, nodata, of, co, bands)
     shape = (len(decided.bands), *like.shape[1:])
-    if decided.driver == "ENVI":
-        options: dict[str, Any] = {"interleave": write_envi.interleave(decided, like)}
-    else:
-        options = write_gtiff.profile(decided, like)
+    options = _options(decided, like)
     return {
         "path": decided.path,
         "driver": decided.driver,
