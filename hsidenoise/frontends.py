@@ -63,23 +63,32 @@ class Windows:
 
     Parameters
     ----------
+    chosen
+        The scene's bands it reads, zero-based: those of its windows, and others that help to find defects.
     windows, normalisations
         In terms of the scene's bands; one normalisation for each window.
-    survey
-        Of the scene.
+    defects
+        Of the chosen bands; None where there are none.
+    sigma
+        Noise of each of the scene's bands, raw units; NaN where it is not known.
+    low
+        What a band without any valid sample in a tile is filled with, (bands of the scene,).
     limits
         Least and greatest value of each of the scene's bands that is denoised, (2, bands).
     """
 
+    chosen: tuple[int, ...]
     windows: Sequence[BandWindow]
     normalisations: Sequence[Normalisation]
-    survey: Survey = field(repr=False)
+    defects: Defects | None
+    sigma: NDArray[np.float64] = field(repr=False)
+    low: NDArray[np.float64] = field(repr=False)
     limits: NDArray[np.float64] = field(repr=False)
 
     @property
     def bands(self) -> list[int]:
-        """All bands of all windows."""
-        return sorted({b for w in self.windows for b in w.bands})
+        """The chosen ones."""
+        return list(self.chosen)
 
     @property
     def runs(self) -> int:
@@ -87,20 +96,20 @@ class Windows:
         return len(self.windows)
 
     def usual(self, values: Block, col: int) -> Mask:
-        """Those within the limits."""
-        return inside(values, self.limits[:, self.bands])
+        """Those within the limits, and defects."""
+        return _usual(values, col, self.limits[:, self.bands], self.defects)
 
     def denoise(
         self, engine: Engine, values: Block, valid: Mask, col: int, bar: Progress | None = None
     ) -> tuple[Block, Records]:
         """See `FrontEnd`; zero in bands that no window keeps."""
         bands = self.bands
-        fill(values, valid, self.survey.low[bands])
+        values = self.mended(values, valid, col)
         place = {b: i for i, b in enumerate(bands)}
         total = np.zeros_like(values)
         records = []
         for window, normal in zip(self.windows, self.normalisations, strict=True):
-            level = self.survey.sigma[list(window.bands)] / normal.scale
+            level = self.sigma[list(window.bands)] / normal.scale
             # A band of unknown noise is trusted as little as one that is all noise.
             told = np.nan_to_num(level, nan=1.0).clip(0, 1).astype(np.float32)
             here = replace(window, bands=tuple(place[b] for b in window.bands))
@@ -111,10 +120,15 @@ class Windows:
                 bar.advance(1, residual=f"{convergence['residual']:.0e}")
         return total, records
 
+    def mended(self, values: Block, valid: Mask, col: int) -> Block:
+        """The block without its defects, filled in place where it is not valid."""
+        return _mended(values, valid, col, self.low[self.bands], self.defects)
+
     def describe(self) -> dict[str, Any]:
-        """First and last band, low and high of each window."""
+        """First and last band, low and high of each window, and what was mended."""
         return {
             "frontend": "windows",
+            "defects": _describe_defects(self.defects, self.chosen),
             "windows": [
                 [w.kept[0], w.kept[-1], n.low, n.high] for w, n in zip(self.windows, self.normalisations, strict=True)
             ],
@@ -173,9 +187,7 @@ class EigenImages:
         self, engine: Engine, values: Block, valid: Mask, col: int, bar: Progress | None = None
     ) -> tuple[Block, Block, Records]:
         """The bands without their defects, clean images, and a convergence record of each run."""
-        fill(values, valid, self.low)
-        if self.defects is not None:
-            values, _ = self.defects.mend(values, np.ones(values.shape, bool), col)
+        values = _mended(values, valid, col, self.low, self.defects)
         images = self.eigen.project(values)
         records = []
         for first in range(0, len(images), self.size):
@@ -188,22 +200,38 @@ class EigenImages:
 
     def describe(self) -> dict[str, Any]:
         """Rank, eigenvalues and what was mended."""
-        found = self.defects
-        mended: dict[str, Any] = {"lost_share": 0.0, "striped_columns": 0, "dead_columns": 0, "bands": {}}
-        if found is not None:
-            mended["lost_share"] = float(found.lost.mean())
-            mended["striped_columns"] = int((found.offset != 0).sum())
-            mended["dead_columns"] = int(found.dead.sum())
-            for i, b in enumerate(self.chosen):
-                stripes = int((found.offset[i] != 0).sum())
-                if stripes or found.lost[i]:
-                    mended["bands"][str(b)] = {"lost_share": float(found.lost[i]), "striped_columns": stripes}
         return {
             "frontend": "eigen",
             "rank": self.eigen.rank,
             "eigenvalues": [float(v) for v in self.eigen.values],
-            "defects": mended,
+            "defects": _describe_defects(self.defects, self.chosen),
         }
+
+
+def examine(
+    cube: Cube, bands: Sequence[int], survey: Survey, limits: NDArray[np.float64]
+) -> tuple[Defects | None, NDArray[np.float64]]:
+    """The defects of some of a scene's bands, and the noise that is left when they are mended, raw units.
+
+    Parameters
+    ----------
+    cube, survey
+        The scene, and its survey with a sample of rows.
+    bands
+        Those to look at, zero-based, none of them empty or constant.
+    limits
+        Beyond which samples are no measurements, (2, bands of the scene).
+    """
+    bands = list(bands)
+    sample, valid = survey.sample[bands], survey.sample_valid[bands]
+    usual = inside(sample, limits[:, bands])
+    found = defects.find(sample, valid, usual)
+    sigma = defects.noise_of(sample, valid & usual) if found is None else found.sigma
+    if len(bands) < defects.FEWEST:  # too few to tell texture from noise
+        sigma = np.fmin(sigma, np.maximum(texture_bound(sample, valid & usual), LEAST * sigma))
+    if np.dtype(cube.dtype).kind in "iu":
+        sigma = np.maximum(sigma, ROUNDING)
+    return found, sigma
 
 
 def eigen_images(
@@ -213,24 +241,14 @@ def eigen_images(
 
     Parameters
     ----------
-    cube, survey
-        The scene, and its survey with a sample of rows.
-    bands
-        Those to use, zero-based, none of them empty or constant.
-    limits
-        Beyond which samples are no measurements, (2, bands of the scene).
+    cube, bands, survey, limits
+        As of `examine`.
     size
         Images the network takes.
     """
     bands = list(bands)
-    sample, valid = survey.sample[bands], survey.sample_valid[bands]
+    found, sigma = examine(cube, bands, survey, limits)
     limits = limits[:, bands]
-    found = defects.find(sample, valid, inside(sample, limits))
-    sigma = defects.noise_of(sample, valid & inside(sample, limits)) if found is None else found.sigma
-    if len(bands) < defects.FEWEST:  # too few to tell texture from noise
-        sigma = np.fmin(sigma, np.maximum(texture_bound(sample, valid), LEAST * sigma))
-    if np.dtype(cube.dtype).kind in "iu":
-        sigma = np.maximum(sigma, ROUNDING)
     moments = Moments(len(bands))
     for window in row_blocks(cube):
         values, valid = cube.read(window, bands)
@@ -273,3 +291,22 @@ def sharpened(front: EigenImages, cube: Cube, engine: Engine) -> EigenImages:
 def _usual(values: Block, col: int, limits: NDArray[np.float64], found: Defects | None) -> Mask:
     usual = inside(values, limits)
     return usual if found is None else usual | found.lost_in(values, col)
+
+
+def _mended(values: Block, valid: Mask, col: int, low: NDArray[np.float64], found: Defects | None) -> Block:
+    """The block filled where it is not valid, and without its defects."""
+    fill(values, valid, low)
+    return values if found is None else found.mend(values, np.ones(values.shape, bool), col)[0]
+
+
+def _describe_defects(found: Defects | None, bands: Sequence[int]) -> dict[str, Any]:
+    mended: dict[str, Any] = {"lost_share": 0.0, "striped_columns": 0, "dead_columns": 0, "bands": {}}
+    if found is not None:
+        mended["lost_share"] = float(found.lost.mean())
+        mended["striped_columns"] = int((found.offset != 0).sum())
+        mended["dead_columns"] = int(found.dead.sum())
+        for i, b in enumerate(bands):
+            stripes = int((found.offset[i] != 0).sum())
+            if stripes or found.lost[i]:
+                mended["bands"][str(b)] = {"lost_share": float(found.lost[i]), "striped_columns": stripes}
+    return mended

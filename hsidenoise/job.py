@@ -11,7 +11,7 @@ from . import probe
 from .cube import Cube
 from .engine import FEATHER, Engine, automatic_tile
 from .errors import UsageError
-from .frontends import FrontEnd, Windows, eigen_images, sharpened
+from .frontends import FrontEnd, Windows, eigen_images, examine, sharpened
 from .spectral import Normalisation, windows
 from .survey import FAR, Survey, survey
 from .tiles import Tile, plan
@@ -102,50 +102,61 @@ Decision = tuple[FrontEnd, NDArray[np.float64], dict[int, str]]
 
 def _eigen(cube: Cube, found: Survey, passed: dict[int, str], others: set[int], engine: Engine) -> Decision:
     """All usable bands together; those not selected still guide the others."""
-    unknown = [b for b in np.flatnonzero(np.isnan(found.sigma)).tolist() if b not in passed]
-    reasons: dict[int, str] = dict.fromkeys(unknown, "too few pixels to estimate its noise")
+    reasons = _unknown(found, passed)
     reach = FAR * np.fmax(found.high - found.low, 10 * found.sigma)
     limits = np.stack([found.low - reach, found.high + reach])
     bands = [b for b in range(cube.shape[0]) if b not in passed and b not in reasons]
     reasons |= {b: "not selected" for b in others if b not in passed and b not in reasons}
     sigma = found.sigma.copy()
     if not set(bands) - set(reasons):
-        return Windows([], [], found, limits), sigma, reasons
+        return Windows((), [], [], None, sigma, found.low, limits), sigma, reasons
     front = sharpened(eigen_images(cube, bands, found, limits, engine.model.bands), cube, engine)
     sigma[bands] = front.eigen.sigma
     return front, sigma, reasons
 
 
+def _unknown(found: Survey, passed: dict[int, str]) -> dict[int, str]:
+    unknown = [b for b in np.flatnonzero(np.isnan(found.sigma)).tolist() if b not in passed]
+    return dict.fromkeys(unknown, "too few pixels to estimate its noise")
+
+
 def _windows(cube: Cube, found: Survey, passed: dict[int, str], others: set[int], engine: Engine) -> Decision:
     """Windows of neighbouring bands, without those the network would harm."""
-    live = [[b for b in group if b not in passed] for group in cube.bands.groups()]
+    sigma = found.sigma.copy()
+    reasons = _unknown(found, passed)
+    live = [[b for b in group if b not in passed and b not in reasons] for group in cube.bands.groups()]
     band_windows = windows([g for g in live if g], engine.model.bands)
     normalisations = [Normalisation.of(w, found.low, found.high) for w in band_windows]
     limits = np.stack([np.full(cube.shape[0], np.inf), np.full(cube.shape[0], -np.inf)])
-    reasons: dict[int, str] = {}
+    for window, normal in zip(band_windows, normalisations, strict=True):
+        kept = list(window.kept)
+        limits[0, kept] = np.minimum(limits[0, kept], normal.low - FAR * normal.scale)
+        limits[1, kept] = np.maximum(limits[1, kept], normal.low + (1 + FAR) * normal.scale)
+    bands = sorted(b for group in live for b in group)
+    defects = None
+    if bands:
+        defects, sigma[bands] = examine(cube, bands, found, limits)
     for window, normal in zip(band_windows, normalisations, strict=True):
         for b in window.kept:
-            level = found.sigma[b] / normal.scale
-            if np.isnan(level):
-                reasons[b] = "too few pixels to estimate its noise"
-            elif level < engine.card.floor:
+            level = sigma[b] / normal.scale
+            if level < engine.card.floor:
                 reasons[b] = f"noise {level:.2g} of the range, below the model's floor of {engine.card.floor:.2g}"
-        bands = list(window.kept)
-        limits[0, bands] = np.minimum(limits[0, bands], normal.low - FAR * normal.scale)
-        limits[1, bands] = np.maximum(limits[1, bands], normal.low + (1 + FAR) * normal.scale)
     for b in others - set(passed):
         reasons.setdefault(b, "not selected")
 
     def restricted(to: set[int]) -> Windows:
         kept = [i for i, w in enumerate(band_windows) if set(w.kept) & to]
-        return Windows([band_windows[i] for i in kept], [normalisations[i] for i in kept], found, limits)
+        needed = {b for i in kept for b in band_windows[i].bands}
+        chosen = sorted(needed) if defects is None or not needed else bands  # all tell of each other's defects
+        use = [band_windows[i] for i in kept], [normalisations[i] for i in kept]
+        return Windows(tuple(chosen), *use, defects, sigma, found.low, limits)
 
     # Bands left alone still guide the others of their window; windows that hold no other are not needed.
-    left = {b for w in band_windows for b in w.kept} - set(reasons)
-    removed = probe.removed_energy(cube, restricted(left), found, engine)
+    left = set(bands) - set(reasons)
+    removed = probe.removed_energy(cube, restricted(left), sigma, engine)
     for b in np.flatnonzero(removed > probe.HARMFUL).tolist():
         reasons.setdefault(b, f"the model would remove {removed[b]:.1f} times the energy of its noise")
-    return restricted(left - set(reasons)), found.sigma, reasons
+    return restricted(left - set(reasons)), sigma, reasons
 
 
 def check_numbers(cube: Cube, job: Job, dtype: str) -> None:

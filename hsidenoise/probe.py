@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from .cube import Cube, Window
 from .engine import Engine
-from .frontends import FrontEnd
-from .survey import Survey
+from .frontends import Windows
 
 #: Edge of a place, in pixels, and how many there are.
 EDGE = 96
@@ -18,13 +17,12 @@ PLACES = 3
 HARMFUL = 1.5
 
 
-def removed_energy(
-    cube: Cube, front: FrontEnd, survey: Survey, engine: Engine
-) -> NDArray[np.float64]:
-    """Mean square of what the network removes, over the noise variance; per band, NaN where it was not tried.
+def removed_energy(cube: Cube, front: Windows, sigma: NDArray[np.float64], engine: Engine) -> NDArray[np.float64]:
+    """Mean square of what the network removes, over the noise's (`sigma`, raw units); per band, NaN where not tried.
 
     Removing exactly the noise gives 1. Much more means that image goes with it, whatever the reason: a sensor unlike
-    the training data, a band whose noise is far below its neighbours', a level that drifts.
+    the training data, a band whose noise is far below its neighbours', a level that drifts. What defects add is not
+    counted.
     """
     if not front.runs:
         return np.full(cube.shape[0], np.nan)
@@ -36,13 +34,13 @@ def removed_energy(
         valid &= front.usual(values, window.col_start)
         if not valid.any():
             continue
-        noisy = np.where(valid, values, 0)
+        noisy = front.mended(values, valid, window.col_start)
         clean, _ = front.denoise(engine, values, valid, window.col_start)
         difference = np.where(valid, noisy.astype(np.float64) - clean, 0)
         removed[bands] += np.square(difference).sum((1, 2))
         count[bands] += valid.sum((1, 2))
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio: NDArray[np.float64] = removed / count / survey.sigma**2
+        ratio: NDArray[np.float64] = removed / count / sigma**2
     return ratio
 
 

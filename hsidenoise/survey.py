@@ -41,7 +41,7 @@ class Survey:
     valid
         Fraction of valid pixels.
     sample, sample_valid
-        Whole rows spread evenly over the scene, (bands, some rows, cols), and which of their samples are valid.
+        Whole rows spread evenly over the scene, (bands, some rows, cols), zero where not valid; and where they are.
     """
 
     low: NDArray[np.float64]
@@ -77,8 +77,9 @@ def survey(cube: Cube) -> Survey:
     for window in row_blocks(cube, EDGE):
         block, valid = cube.read(window)
         kept = (some >= window.row_start) & (some < window.row_stop)
-        sample[:, kept] = block[:, some[kept] - window.row_start]
-        sample_valid[:, kept] = valid[:, some[kept] - window.row_start]
+        taken = some[kept] - window.row_start
+        sample_valid[:, kept] = valid[:, taken]
+        sample[:, kept] = np.where(valid[:, taken], block[:, taken], 0)  # what is no measurement may be no number
         count += valid.sum((1, 2))
         least = np.minimum(least, np.where(valid, block, np.inf).min((1, 2)))
         most = np.maximum(most, np.where(valid, block, -np.inf).max((1, 2)))

@@ -15,9 +15,12 @@ and gates follow the noise that is left. Clean bands then guide noisy ones.
 Ours too (``frontend = "eigen"``): the network sees eigen-images (`hsidenoise.eigen`), whose noise is white with unit
 variance and whose signal reaches hundreds; Net1 and Net2 then look at asinh of the codes. With ``shrink`` < 1 the codes
 are damped at each step (the ridge of an elastic net): else it is left open which of S and H explains what both can,
-and the solver creeps. With ``wiener``, what the dictionaries reconstruct, and what else stands out of the noise, is the
-pilot of a Wiener filter on the noisy images: codes on a grid of stride 4 know which frequencies a place has, the filter
-treats all pixels alike. It starts with a reconstruction of zero, as the weight-free model.
+and the solver creeps.
+
+With ``wiener``, what the dictionaries reconstruct is the pilot of a Wiener filter on the noisy bands or images, all
+together in local bases: codes on a grid of stride 4 know which frequencies a place has, the filter treats all pixels
+alike. For eigen-images the pilot also takes in what else stands out of the noise, and the reconstruction starts at
+zero: as the weight-free model.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from torch import Tensor, nn
 
 from . import layers
 from .atoms import dct_atoms, image_atoms, kaiming, own_channel
-from .dct import THRESHOLD, dct_threshold, refine
+from .dct import STEPS, THRESHOLD, dct_threshold, local_wiener, refine
 from .deq import Convergence, State, fixed_point, phantom
 from .dictionary import dictionaries
 from .grid import Grid
@@ -117,6 +120,9 @@ LIMITS = {
 #: Sigma added in quadrature to every band's: no band is trusted beyond it.
 NOISE_FLOOR = 0.003
 
+#: Least sigma that the Wiener filter reckons with.
+LEAST_LEVEL = 5e-4
+
 #: Rms of codes below which training does not ask how well the solver found them: what is all noise has none.
 FAINT = 0.25
 
@@ -124,7 +130,8 @@ FAINT = 0.25
 CONFIGS: dict[str, Config] = {
     "decsc": Config(),
     "compact": Config(
-        shared=128, local=32, kernel=8, stride=4, depth=2, heads=8, ratio=2, noise_weighted=True, evaluations=12
+        shared=128, local=32, kernel=8, stride=4, depth=2, heads=8, ratio=2, noise_weighted=True, evaluations=6,
+        wiener=True,
     ),
     "eigen": Config(
         bands=8, shared=128, local=64, kernel=8, stride=4, depth=2, heads=8, ratio=2, evaluations=12,
@@ -251,7 +258,7 @@ class DECSC(nn.Module):
         for dictionary, atoms in ((self.shared, shared), (self.local, local)):
             for kernel in dictionary.values():
                 kernel.copy_(atoms)
-            if c.wiener:
+            if c.wiener and c.frontend == "eigen":
                 dictionary["reconstruction"].zero_()
         for block in self.net1:
             assert isinstance(block, layers.SwinBlock)
@@ -381,9 +388,12 @@ class DECSC(nn.Module):
         x = apply.spread(s, shared, h, local)
         x = pilot = grid.from_cells(x.float())
         if c.wiener:
-            level = sigma[:, :, None, None].clamp_min(NOISE_FLOOR)
-            pilot = pilot + level * dct_threshold((y - pilot) / level, THRESHOLD)
-            x = level * refine(y / level, pilot / level)
+            level = sigma[:, :, None, None].clamp_min(LEAST_LEVEL)
+            if c.frontend == "eigen":
+                pilot = pilot + level * dct_threshold((y - pilot) / level, THRESHOLD)
+                x = level * refine(y / level, pilot / level)
+            else:
+                x = level * local_wiener(y / level, pilot / level, STEPS[0])
         return Solved(x, drift, convergence)
 
 
