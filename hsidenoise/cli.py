@@ -20,7 +20,15 @@ import typer
 
 from . import __version__
 from .errors import HSIDenoiseError, HSIDenoiseWarning
-from .settings import EvaluateOptions, FinetuneOptions, ReadOptions, RunOptions, SimulateOptions, TrainOptions
+from .settings import (
+    BatchOptions,
+    EvaluateOptions,
+    FinetuneOptions,
+    ReadOptions,
+    RunOptions,
+    SimulateOptions,
+    TrainOptions,
+)
 
 app = typer.Typer(
     name="hsidenoise",
@@ -144,6 +152,39 @@ def run(
         elif not quiet:
             for line in describe_run(record, verbose):
                 talk(line)
+        for gate in record.get("gates_met", ()):
+            talk(f"{output}: gate met: {gate}")
+        if record.get("gates_met"):
+            raise typer.Exit(3)
+
+
+@app.command()
+@from_options(BatchOptions)
+def batch(
+    scenes: Annotated[list[str], typer.Argument(help="Files, patterns or folders; - reads names from standard input.")],
+    *,
+    folder: Annotated[Path, typer.Option("--directory", "-d", help="Where outputs go, sub-folders mirrored.")],
+    json: Json = False,
+    quiet: Quiet = False,
+    **fields: Any,
+) -> None:
+    """Denoise many scenes; repeat the command to go on where it stopped."""
+    with failing_in_one_line(quiet):
+        from .batch import batch as batch_
+        from .summary import describe_batch
+
+        found = batch_(scenes, folder, build(BatchOptions, fields), quiet=quiet)
+        if json:
+            answer(found)
+        elif "todo" in found:
+            print("\n".join(describe_batch(found)))
+        elif not quiet:
+            for line in describe_batch(found):
+                talk(line)
+        if found.get("failures"):
+            raise typer.Exit(1)
+        if found.get("gates_met"):
+            raise typer.Exit(3)
 
 
 @app.command()

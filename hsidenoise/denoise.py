@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import __version__, progress
+from . import __version__, gates, progress
 from .cube import Cube, Window
 from .errors import UsageError
 from .outputs import check_targets, describe_outputs, differences, layout
@@ -47,7 +47,7 @@ def run(
     -------
     dict
         The record of the run: options, model, bands, tiles, seconds, and with a report or a reference the measured
-        numbers. With ``dry_run`` the plan alone.
+        numbers and the gates of ``fail_on`` that were met. With ``dry_run`` the plan alone.
 
     Raises
     ------
@@ -57,6 +57,7 @@ def run(
     from .io import create_cube, gdal_env, open_cube
 
     options = with_changes(options or RunOptions(), changes)
+    checks = gates.parse(options.fail_on)
     started = time.time()
     check_targets(scene, output, options)
     # Only now what takes seconds to import: a slip in a file name is told at once.
@@ -119,8 +120,9 @@ def run(
                 removed = np.subtract(raw, block, dtype=np.float64, where=valid, out=np.full(raw.shape, np.nan))
                 residual.write(start, removed.astype(np.float32))
     record["seconds"] = round(time.time() - started, 2)
-    if options.report or options.reference:
+    if options.report or options.reference or checks:
         record["measured"] = _report(scene, output, options, record, copied=decided["driver"] == "copy")
+        record["gates_met"] = gates.met(checks, record["measured"])
     return record
 
 
@@ -238,7 +240,8 @@ def _report(
         report = collect(before, after, reference=reference, run=record)
     if options.report:
         report.write(options.report)
-    return {k: v for k, v in report.to_json().items() if k in ("quality", "summary", "verdict", "sam_to_input")}
+    kept = ("quality", "summary", "verdict", "sam_to_input", "convergence")
+    return {k: v for k, v in report.to_json().items() if k in kept}
 
 
 def _stamp() -> str:

@@ -34,8 +34,8 @@ class ReadOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(ReadOptions):
-    """What ``run`` can be told, beyond the scene and the output."""
+class DenoiseOptions(ReadOptions):
+    """How scenes are denoised and written, one or thousands."""
 
     model: str = option("auto", "Weights: a name from `hsidenoise models`, or a .safetensors file.")
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
@@ -47,10 +47,36 @@ class RunOptions(ReadOptions):
     co: tuple[str, ...] = option((), "Creation option NAME=VALUE, passed to GDAL; repeatable.", metavar="NAME=VALUE")
     config: tuple[str, ...] = option((), "GDAL configuration NAME=VALUE; repeatable.", metavar="NAME=VALUE")
     overwrite: bool = option(False, "Replace outputs that exist.")
+    fail_on: tuple[str, ...] = option(
+        (), "A gate such as sam>2deg: exit with 3 where it is met; repeatable.", metavar="GATE"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(DenoiseOptions):
+    """What ``run`` can be told, beyond the scene and the output."""
+
     residual: Path | None = option(None, "Write what was removed (input minus output, float32) here.")
     reference: Path | None = option(None, "A cleaner scene of the same grid; PSNR, SSIM and SAM go to the report.")
     report: Path | None = option(None, "Write a self-contained HTML report here, its numbers to the same name .json.")
     dry_run: bool = option(False, "Print the plan (tiles, memory, device, output profile, weights) and stop.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions(DenoiseOptions):
+    """What ``batch`` can be told, beyond the scenes and the folder."""
+
+    suffix: str = option("", "Added to the names of outputs, before their suffix.", metavar="TEXT")
+    jobs: int = option(0, "Scenes at a time, a process each; 0 chooses by cores, GPUs and memory.")
+    shard: str = option("", "Only part K of N of the scenes, as for job arrays.", metavar="K/N")
+    reports: bool = option(False, "Write a report beside each output.")
+    retries: int = option(1, "Times that a scene is tried again after its process died or ran out of time.")
+    timeout: float = option(0.0, "Minutes after which a scene is given up; 0 is no limit.")
+    max_memory: float = option(0.0, "GiB that all processes together may take; 0 is what is free.")
+    checksum: bool = option(False, "Tell inputs apart by sha256, not by size and time alone.")
+    fail_fast: bool = option(False, "Stop at the first scene that fails.")
+    log_file: Path | None = option(None, "Append what happens to this file, as JSON lines.")
+    dry_run: bool = option(False, "Print what would be done, its size and about how long it takes, and stop.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -180,3 +180,21 @@ def size(count: float) -> str:
         count /= 1024
         units.pop(0)
     return f"{count:.1f} {units[0]}"
+
+
+def describe_batch(found: Mapping[str, Any]) -> list[str]:
+    """What a batch did, or would do."""
+    if "todo" in found:
+        hours = found["seconds"] / 3600
+        time = f"{hours:.1f} hours" if hours >= 1 else f"{found['seconds'] / 60:.1f} minutes"
+        return [
+            f"scenes       {found['scenes']}, {found['done']} done already, {found['todo']} to do",
+            f"input        {size(found['input_bytes'])}",
+            f"jobs         {found['jobs']}, about {size(found['memory_bytes'])} of memory",
+            f"time         about {time}",
+            *(f"unreadable   {f['error']}" for f in found["unreadable"]),
+        ]
+    counts = ", ".join(f"{found[key]} {key}" for key in ("done", "skipped", "elsewhere", "failed") if found[key])
+    lines = [f"{count_of(found['scenes'], 'scene')}: {counts or 'nothing to do'} in {found['seconds']:.1f} s"]
+    lines += [f"gate met: {met['gate']}: {met['source']}" for met in found["gates_met"]]
+    return lines + [f"failed: {failure['error']}" for failure in found["failures"]]

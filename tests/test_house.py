@@ -17,7 +17,7 @@ HEAVY = ("torch", "matplotlib", "scipy", "rasterio", "h5py", "netCDF4", "spectra
 
 # A module imports from lower floors, and from its own floor within its own folder.
 FLOORS: dict[int, str] = {
-    0: "errors settings progress tiles metrics noise factors defects samples scenery",
+    0: "errors settings progress tiles metrics noise factors defects samples scenery gates",
     1: "bands cube spectral eigen model device",
     2: "io",
     3: "denoise job outputs engine frontends probe survey summary train finetune patches eigenpatches scenepatches"
@@ -188,7 +188,7 @@ def test_the_command_line_of_run_is_its_options():
         assert set(field.metadata["names"]) <= set(found[name].opts)
 
 
-@pytest.mark.parametrize("verb", ["train", "finetune", "simulate", "evaluate", "info"])
+@pytest.mark.parametrize("verb", ["train", "finetune", "simulate", "evaluate", "info", "batch"])
 def test_the_command_line_of_a_verb_has_its_options(verb):
     from hsidenoise import settings
 
@@ -202,7 +202,7 @@ def test_every_option_explains_itself():
     from hsidenoise import settings
 
     every = [getattr(settings, name) for name in dir(settings) if name.endswith("Options")]
-    assert len(every) == 6
+    assert len(every) == 8
     for options in every:
         for field in dataclasses.fields(options):
             assert field.metadata["help"].endswith("."), f"{options.__name__}.{field.name}"

@@ -1,0 +1,163 @@
+"""The record of a batch: JSON lines, only ever appended to, each on disk before the batch goes on."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import WriteError
+
+NAME = "manifest.jsonl"
+
+
+def identity(path: str | os.PathLike[str], *, checksum: bool) -> dict[str, Any]:
+    """What tells an input or output from another of the same name: size, time of change, and its sha256 if asked for.
+
+    Raises
+    ------
+    OSError
+        It is not there, or cannot be read.
+    """
+    found = os.stat(path)
+    told: dict[str, Any] = {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
+    if checksum and os.path.isfile(path):
+        with open(path, "rb") as file:
+            told["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return told
+
+
+def same(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether two identities are one: by content where both know it, else by size and time."""
+    if "sha256" in then and "sha256" in now:
+        return bool(then["sha256"] == now["sha256"])
+    return all(then.get(key) == now.get(key) for key in ("size", "mtime_ns"))
+
+
+class Manifest:
+    """The manifest of an output folder; several batches may share it.
+
+    Parameters
+    ----------
+    path
+        The file; made when the first record is added.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._at = 0
+        self._latest: dict[str, dict[str, Any]] = {}
+
+    def latest(self) -> dict[str, dict[str, Any]]:
+        """The last record of each output, with what others have added since. Broken lines, of a crash, are skipped."""
+        with _opened(self.path, "rb") as file:
+            if file is not None:
+                file.seek(self._at)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break  # still being written
+                    self._at += len(line)
+                    record = _parsed(line)
+                    if record is not None:
+                        self._latest[record["output"]] = record
+        return self._latest
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Append one record, which must name its ``output``, and wait until it is on disk.
+
+        Raises
+        ------
+        WriteError
+            The disk is full or gone.
+        """
+        line = json.dumps(record, default=str, allow_nan=False).encode() + b"\n"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a+b", buffering=0) as file, _locked(file):
+                end = file.seek(0, os.SEEK_END)
+                if end:
+                    file.seek(end - 1)
+                    if file.read(1) != b"\n":  # a crash cut the last line short
+                        line = b"\n" + line
+                if file.write(line) != len(line):
+                    raise OSError("disk full")
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise WriteError(f"{self.path}: cannot be written ({error.strerror or error})") from error
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("output"), str) else None
+
+
+@contextmanager
+def _opened(path: Path, mode: str) -> Iterator[Any]:
+    try:
+        file = path.open(mode)
+    except FileNotFoundError:
+        yield None
+        return
+    with file:
+        yield file
+
+
+@contextmanager
+def _locked(file: Any) -> Iterator[None]:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+class Claim:
+    """The right to work on one output, held by one process at a time through a lock on a file.
+
+    The lock goes with the process, however it ends: nothing is left to clean up.
+
+    Parameters
+    ----------
+    folder
+        Where lock files are kept.
+    output
+        The output's path below the output folder.
+    """
+
+    def __init__(self, folder: Path, output: str) -> None:
+        self.path = folder / f"{hashlib.sha256(os.fsencode(output)).hexdigest()[:24]}.lock"
+        self._file: Any = None
+
+    def take(self) -> bool:
+        """Take it, unless another process has it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            file = self.path.open("ab")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                return False
+            # Its last holder may have removed the file between the two steps: then the lock is on nothing.
+            try:
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(self.path)):
+                    self._file = file
+                    return True
+            except FileNotFoundError:
+                pass
+            file.close()
+
+    def release(self) -> None:
+        """Give it back."""
+        if self._file is not None:
+            os.unlink(self.path)
+            self._file.close()
+            self._file = None

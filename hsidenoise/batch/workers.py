@@ -1,0 +1,250 @@
+"""Processes that denoise one scene after the other, and outlive none of each other's deaths."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import HSIDenoiseError
+from ..settings import RunOptions
+
+#: Seconds between looks at the memory of the processes.
+LOOK = 0.5
+#: Seconds a process has to tidy up before it is killed.
+GRACE = 10.0
+
+
+class Task(NamedTuple):
+    """One scene to denoise."""
+
+    source: str
+    output: str
+    options: RunOptions
+
+
+class Outcome(NamedTuple):
+    """What became of a task: ``done``, ``failed`` (an error to tell) or ``died`` (worth another try)."""
+
+    task: Task
+    status: str
+    seconds: float
+    detail: dict[str, Any]
+
+
+@dataclass
+class _Worker:
+    process: Any
+    pipe: Connection
+    task: Task | None = None
+    since: float = 0.0
+    doomed: str = ""
+
+
+class Workers:
+    """A context manager of processes that live until it ends; each is replaced when it dies.
+
+    Parameters
+    ----------
+    jobs
+        Processes.
+    threads
+        Of each, for computing.
+    timeout
+        Seconds after which a task's process is ended; 0 is no limit.
+    memory
+        Bytes all processes together may take: beyond that the youngest task is ended, to be tried again.
+    """
+
+    def __init__(self, jobs: int, threads: int, *, timeout: float = 0.0, memory: float = float("inf")) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._threads, self._timeout, self._memory = threads, timeout, memory
+        self._jobs = jobs
+        self._workers: list[_Worker] = []
+        self._looked = 0.0
+        self.crowded = False
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    @property
+    def idle(self) -> bool:
+        """Whether another task can be given: never two at once after memory ran out, until all are done."""
+        busy = sum(w.task is not None for w in self._workers)
+        self.crowded &= busy > 0
+        return busy < (1 if self.crowded else self._jobs)
+
+    @property
+    def busy(self) -> list[Task]:
+        """The tasks in work."""
+        return [w.task for w in self._workers if w.task is not None]
+
+    def give(self, task: Task) -> None:
+        """Start a task on an idle process."""
+        worker = next((w for w in self._workers if w.task is None), None)
+        if worker is None:
+            worker = self._new()
+        worker.task, worker.since = task, time.monotonic()
+        with suppress(BrokenPipeError):  # it died while it was idle: the next look finds it
+            worker.pipe.send(task)
+
+    def finished(self) -> Iterator[Outcome]:
+        """Wait for something to happen, at most half a second; what has ended meanwhile."""
+        by_handle: dict[Any, _Worker] = {}
+        for worker in self._workers:
+            by_handle[worker.pipe] = by_handle[worker.process.sentinel] = worker
+        ready = {id(by_handle[handle]): by_handle[handle] for handle in wait(list(by_handle), LOOK)}
+        for worker in ready.values():
+            outcome = self._collect(worker)
+            if outcome is not None:
+                yield outcome
+        self._watch()
+
+    def _collect(self, worker: _Worker) -> Outcome | None:
+        task, seconds = worker.task, time.monotonic() - worker.since
+        try:
+            if worker.pipe.poll():
+                status, detail = worker.pipe.recv()
+                worker.task = None
+                assert task is not None
+                return Outcome(task, status, seconds, detail)
+        except (EOFError, OSError):
+            pass  # it died before it could answer
+        worker.process.join(GRACE)
+        self._workers.remove(worker)
+        worker.pipe.close()
+        if task is None:
+            return None
+        code = worker.process.exitcode
+        why = worker.doomed or (f"killed by signal {-code}" if code and code < 0 else f"ended with code {code}")
+        return Outcome(task, "died", seconds, {"error": f"{task.source}: its process {why}"})
+
+    def _watch(self) -> None:
+        """End tasks that take too long or too much memory."""
+        now = time.monotonic()
+        running = [w for w in self._workers if w.task is not None and not w.doomed]
+        for worker in running:
+            if self._timeout and now - worker.since > self._timeout:
+                self._end(worker, f"ran longer than {self._timeout / 60:g} minutes (--timeout)")
+        if now - self._looked < LOOK or not running:
+            return
+        self._looked = now
+        if sum(_resident(w.process.pid) for w in self._workers) > self._memory:
+            self.crowded = True
+            youngest = max(running, key=lambda w: w.since)
+            self._end(youngest, f"needed more than {self._memory / 2**30:.2g} GiB with the others (--max-memory)")
+
+    def _end(self, worker: _Worker, why: str) -> None:
+        worker.doomed = why
+        worker.process.kill()
+
+    def _new(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(theirs, self._threads), daemon=True)
+        process.start()
+        theirs.close()
+        self._workers.append(_Worker(process, ours))
+        return self._workers[-1]
+
+    def stop(self) -> None:
+        """End all processes; tasks in work are dropped and leave nothing behind."""
+        for worker in self._workers:
+            worker.pipe.close()  # an idle one leaves by itself
+            if worker.task is not None:
+                worker.process.terminate()
+        deadline = time.monotonic() + GRACE
+        for worker in self._workers:
+            worker.process.join(max(deadline - time.monotonic(), 0))
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+        self._workers.clear()
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory a process takes; 0 where the system does not tell."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _serve(pipe: Connection, threads: int) -> None:
+    """A worker's life: tasks come through the pipe until it is closed."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; the client decides
+    signal.signal(signal.SIGTERM, stop)
+    _die_with_parent()
+    os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+    with suppress(EOFError, OSError, KeyboardInterrupt):
+        while True:
+            pipe.send(attempt(pipe.recv()))
+
+
+def _die_with_parent() -> None:
+    """Have the system end this process when the client is killed (Linux), so that nobody writes behind its back."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" else None
+    if prctl is not None:
+        prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def attempt(task: Task) -> tuple[str, dict[str, Any]]:
+    """Denoise one scene; whatever goes wrong is told, not raised."""
+    from ..denoise import run
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        try:
+            record = run(task.source, task.output, task.options, quiet=True)
+        except HSIDenoiseError as error:
+            return "failed", {"error": " ".join(str(error).split()), "kind": type(error).__name__}
+        except MemoryError as error:
+            return "died", {"error": f"{task.source}: not enough memory ({error})"}
+        except Exception as error:  # a fault of ours must not take other scenes with it
+            return "failed", {
+                "error": f"{task.source}: unexpected {type(error).__name__}: {' '.join(str(error).split())}",
+                "kind": type(error).__name__, "traceback": traceback.format_exc(),
+            }  # fmt: skip
+    return "done", brief(record) | {"warnings": [" ".join(str(w.message).split()) for w in said]}
+
+
+def brief(record: dict[str, Any]) -> dict[str, Any]:
+    """Of what `hsidenoise.denoise.run` returns, what is worth keeping for each scene of thousands."""
+    tiles, front, measured = record["tiles"], record["normalisation"], record.get("measured")
+    kept: dict[str, Any] = {
+        "denoised": len(record["bands_denoised"]),
+        "passed": dict(Counter(record["bands_passed"].values())),
+        "frontend": front["frontend"],
+        "rank": front.get("rank"),
+        "defects": {k: v for k, v in front.get("defects", {}).items() if k != "bands"},
+        "unconverged": sum(not tile["converged"] for tile in tiles),
+        "tiles": len(tiles),
+        "seconds": record["seconds"],
+        "gates_met": record.get("gates_met", []),
+    }
+    if measured is not None:
+        kept["measured"] = {key: measured[key] for key in ("summary", "verdict", "sam_to_input", "quality")}
+    return kept
