@@ -120,7 +120,7 @@ def run(
                 removed = np.subtract(raw, block, dtype=np.float64, where=valid, out=np.full(raw.shape, np.nan))
                 residual.write(start, removed.astype(np.float32))
     record["seconds"] = round(time.time() - started, 2)
-    if options.report or options.reference or checks:
+    if options.report or options.reference or options.measure or checks:
         record["measured"] = _report(scene, output, options, record, copied=decided["driver"] == "copy")
         record["gates_met"] = gates.met(checks, record["measured"])
     return record

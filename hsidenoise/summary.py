@@ -197,4 +197,5 @@ def describe_batch(found: Mapping[str, Any]) -> list[str]:
     counts = ", ".join(f"{found[key]} {key}" for key in ("done", "skipped", "elsewhere", "failed") if found[key])
     lines = [f"{count_of(found['scenes'], 'scene')}: {counts or 'nothing to do'} in {found['seconds']:.1f} s"]
     lines += [f"gate met: {met['gate']}: {met['source']}" for met in found["gates_met"]]
-    return lines + [f"failed: {failure['error']}" for failure in found["failures"]]
+    lines += [f"failed: {failure['error']}" for failure in found["failures"]]
+    return [*lines, f"{found['report']}: what was done, worst first"]

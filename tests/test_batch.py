@@ -38,7 +38,7 @@ def sums(folder: Path) -> dict[str, str]:
     return {
         str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
         for p in sorted(folder.rglob("*"))
-        if p.is_file() and ".hsidenoise" not in p.parts
+        if p.is_file() and ".hsidenoise" not in p.parts and p.name != "batch-report.html"
     }
 
 
@@ -194,6 +194,28 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, weights: str) -> None:
     assert (found["scenes"], found["todo"]) == (1, 1)
     assert found["input_bytes"] > 0
     assert not (tmp_path / "out").exists()
+
+
+def test_the_page_shows_every_scene_and_escapes_its_name(tmp_path: Path, weights: str) -> None:
+    scene(tmp_path / "in" / "<b>&.tif")
+    (tmp_path / "in" / "broken.tif").write_bytes(b"II*\0broken")
+    found = batch([str(tmp_path / "in")], tmp_path / "out", model=weights, jobs=1, quiet=True, reports=True)
+    text = Path(found["report"]).read_text()
+    assert "<b>&.tif" not in text
+    assert "&lt;b&gt;&amp;.tif" in text
+    assert "%3Cb%3E%26.tif.html" in text  # its own report
+    assert (tmp_path / "out" / "<b>&.tif.html").is_file()
+    assert text.index("broken.tif") < text.index("&lt;b&gt;")  # what failed comes first
+    (picture,) = (tmp_path / "out" / ".hsidenoise" / "thumbnails").iterdir()
+    assert picture.read_bytes()[:3] == b"\xff\xd8\xff"
+    assert picture.name in text
+
+
+def test_a_quick_batch_measures_nothing(tmp_path: Path, weights: str) -> None:
+    source = scene(tmp_path / "in" / "a.tif")
+    assert batch([str(source)], tmp_path / "out", model=weights, jobs=1, quiet=True, quick=True)["done"] == 1
+    assert "measured" not in records(tmp_path / "out")[-1]
+    assert not (tmp_path / "out" / ".hsidenoise" / "thumbnails").exists()
 
 
 # The books.

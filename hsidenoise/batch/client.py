@@ -19,6 +19,7 @@ from typing import Any
 from .. import __version__, progress
 from ..errors import HSIDenoiseError, UsageError
 from ..settings import BatchOptions, DenoiseOptions, RunOptions, to_dict
+from . import page
 from .manifest import NAME, Claim, Manifest, identity, same
 from .scenes import BOOKS, Scene
 from .workers import Outcome, Task, Workers
@@ -87,10 +88,11 @@ class Client:
             progress.track(len(waiting), "batch", quiet=self.quiet, unit="scene") as bar,
         ):
             self._drive(waiting, workers, bar)
+        shown = page.write(self.folder, self.folder / BOOKS, self.manifest.latest())
         return {
             "folder": str(self.folder), "scenes": len(scenes),
             **{k: self.counts[k] for k in ("done", "skipped", "failed", "elsewhere")}, "left": len(waiting),
-            "failures": self.failures, "gates_met": self.gates,
+            "failures": self.failures, "gates_met": self.gates, "report": str(shown),
             "jobs": jobs, "seconds": round(time.monotonic() - began, 2),
         }  # fmt: skip
 
@@ -164,9 +166,10 @@ class Client:
             stale.unlink()
         shared = {f.name: getattr(self.options, f.name) for f in dataclasses.fields(DenoiseOptions)}
         report = output.with_name(output.name + ".html") if self.options.reports else None
-        options = RunOptions(**shared | {"overwrite": self.options.overwrite or ours, "report": report})
+        changes = {"overwrite": self.options.overwrite or ours, "report": report, "measure": not self.options.quick}
         self.manifest.add(self._record(scene, "started", {}))
-        return Task(scene.source, str(output), options)
+        picture = None if self.options.quick else page.thumbnail(self.folder / BOOKS, scene.output)
+        return Task(scene.source, str(output), RunOptions(**shared | changes), picture)
 
     def _record(self, scene: Scene, status: str, detail: Mapping[str, Any]) -> dict[str, Any]:
         return {

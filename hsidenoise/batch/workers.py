@@ -28,11 +28,12 @@ GRACE = 10.0
 
 
 class Task(NamedTuple):
-    """One scene to denoise."""
+    """One scene to denoise, and where its small picture goes, if one is wanted."""
 
     source: str
     output: str
     options: RunOptions
+    picture: Path | None = None
 
 
 class Outcome(NamedTuple):
@@ -214,11 +215,14 @@ def _die_with_parent() -> None:
 def attempt(task: Task) -> tuple[str, dict[str, Any]]:
     """Denoise one scene; whatever goes wrong is told, not raised."""
     from ..denoise import run
+    from .quicklook import quicklook
 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("default")
         try:
             record = run(task.source, task.output, task.options, quiet=True)
+            if task.picture is not None:
+                quicklook(task.source, task.output, task.options, record["bands_denoised"], task.picture)
         except HSIDenoiseError as error:
             return "failed", {"error": " ".join(str(error).split()), "kind": type(error).__name__}
         except MemoryError as error:
