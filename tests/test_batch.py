@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import tifffile
 import tiny
 from scenes import quiet, write_tiff
 
@@ -362,3 +363,85 @@ def test_a_scene_that_takes_too_long_is_given_up(archive: Path, tmp_path: Path, 
     assert found["failed"] == 1
     assert "--timeout" in found["failures"][0]["error"]
     assert not list(tmp_path.glob("*.tif"))
+
+
+def test_damage_that_shows_in_the_last_strip_costs_that_scene_only(tmp_path: Path, weights: str) -> None:
+    top, out = tmp_path / "in", tmp_path / "out"
+    scene(top / "a.tif")
+    pixels = tiny.cube(10, 64, 64).astype(np.float32)
+    write_tiff(top / "b.tif", pixels, compress="deflate", blockysize=16, interleave="band")
+    with tifffile.TiffFile(top / "b.tif") as tiff:
+        last = tiff.pages[0].dataoffsets[-1]
+    with (top / "b.tif").open("r+b") as file:
+        file.seek(last)
+        file.write(bytes(100))
+    found = batch([str(top)], out, model=weights, jobs=1, quiet=True)
+    assert (found["done"], found["failed"]) == (1, 1)
+    assert "b.tif" in found["failures"][0]["error"]
+    assert list(sums(out)) == ["a.tif"]
+
+
+def test_a_scene_that_needs_too_much_memory_is_tried_alone_and_then_given_up(tmp_path: Path, weights: str) -> None:
+    scene(tmp_path / "in" / "a.tif")
+    found = batch([str(tmp_path / "in")], tmp_path / "out", model=weights, jobs=1, max_memory=0.01, quiet=True)
+    assert found["failed"] == 1
+    assert "--max-memory" in found["failures"][0]["error"]
+    assert [r["status"] for r in records(tmp_path / "out")] == ["started", "started", "failed"]
+
+
+def test_outputs_too_large_for_the_disk_fail_by_name_and_are_made_once_there_is_room(
+    archive: Path, tmp_path: Path, weights: str, undisturbed: dict[str, str]
+) -> None:
+    limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, resource.RLIM_INFINITY));"
+    command = [sys.executable, "-c", limit + "from hsidenoise.cli import main; main()"]
+    command += ["batch", str(archive), "-d", str(tmp_path), "--model", weights, "--jobs", "2", "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.count("cannot be written") == 4
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("*.tif"))
+    complete(archive, tmp_path, weights, undisturbed)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, weights: str) -> None:
+    source = scene(tmp_path / "in" / "a.tif")
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(UsageError, match="choose another folder"):
+        batch([str(source)], tmp_path / "out", model=weights)
+
+
+def test_clocks_that_jump_change_nothing(tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = scene(tmp_path / "in" / "a.tif")
+    os.utime(source, (4e9, 4e9))  # written in 2096
+    given = {"model": weights, "jobs": 1, "quiet": True}
+    with monkeypatch.context() as future:
+        future.setattr("time.time", lambda: 5e9)
+        assert batch([str(source)], tmp_path / "out", **given)["done"] == 1
+    assert batch([str(source)], tmp_path / "out", **given)["skipped"] == 1
+
+
+def test_names_come_from_standard_input(tmp_path: Path, weights: str) -> None:
+    names = [scene(tmp_path / "in" / name) for name in ("a.tif", "b b.tif")]
+    for end in ("\n", "\0"):
+        out = tmp_path / f"out{ord(end)}"
+        command = [sys.executable, "-m", "hsidenoise", "batch", "-", "-d", str(out), "--model", weights, "-q", "--json"]
+        text = end.join(map(str, names)) + end
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout)["done"] == 2
+
+
+def test_events_go_to_the_log(tmp_path: Path, weights: str) -> None:
+    scene(tmp_path / "in" / "a.tif")
+    (tmp_path / "in" / "b.tif").write_bytes(b"II*\0")
+    log = tmp_path / "log.jsonl"
+    batch([str(tmp_path / "in")], tmp_path / "out", model=weights, jobs=1, quiet=True, log_file=log)
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert sorted((e["event"], Path(e["source"]).name) for e in events) == [("done", "a.tif"), ("failed", "b.tif")]
+
+
+def test_after_a_failure_no_further_scene_is_begun_with_fail_fast(tmp_path: Path, weights: str) -> None:
+    (tmp_path / "in").mkdir()
+    for name in "abcd":
+        (tmp_path / "in" / f"{name}.tif").write_bytes(b"II*\0")
+    found = batch([str(tmp_path / "in")], tmp_path / "out", model=weights, jobs=1, quiet=True, fail_fast=True)
+    assert (found["failed"], found["left"]) == (1, 3)
