@@ -171,6 +171,7 @@ def test_a_product_becomes_a_geotiff(
             assert tiff.crs == known["crs"]
             assert tiff.transform[:6] == (known["transform"] or (1, 0, 0, 0, 1, 0))
             assert tiff.nodata == known["nodata"]
+            assert name != "emit_l2a" or tiff.tags()["flight_line"] == "emit20220830t065605"
             for i, (nm, good) in enumerate(zip(known["nm"], known["good"], strict=True), 1):
                 assert tiff.tags(i).get("wavelength", "nan") == repr(float(str(nm)))
                 assert tiff.tags(i).get("bbl", "1") == str(int(good))
@@ -332,6 +333,12 @@ def test_further_axes_are_fixed_by_a_digit(tmp_path: Path) -> None:
         open_cube(path)
     with open_cube(path, axes="1byx") as cube:
         assert np.array_equal(cube.raw(), data[1])
+    with open_cube(path, axes="01yx") as cube:
+        assert np.array_equal(cube.raw(), data[0, 1][None])
+    with open_cube(path, axes="0xyb") as cube:
+        assert np.array_equal(cube.raw(), data[0].transpose(2, 1, 0))
+    with open_cube(path, axes="0yxb") as cube:
+        assert cube.layout["interleave"] == "bip"
     with open_cube(path, axes="y1x0") as cube:
         assert np.array_equal(cube.raw(), data[:, 1, :, 0][None])
     with pytest.raises(UsageError, match="axis 1 of cube has 2 places"):
@@ -388,6 +395,18 @@ def test_types_survive(tmp_path: Path, dtype: str) -> None:
     with h5py.File(tmp_path / "b.h5") as file:
         assert file["cube"].dtype == np.dtype(dtype)
         assert np.array_equal(file["cube"][()], data)
+
+
+def test_half_floats_become_what_the_output_can_hold(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", tiny.cube(12).astype("float16"), interleave="bsq")
+    run(path, tmp_path / "a.tif", model="dct", dtype="float32", quiet=True)
+    assert tiny.pixels(tmp_path / "a.tif").dtype == "float32"
+    if "float16" in rasterio.dtypes.dtype_rev:
+        run(path, tmp_path / "b.tif", model="dct", quiet=True)
+        assert tiny.pixels(tmp_path / "b.tif").dtype == "float16"
+    else:
+        with pytest.raises(UsageError, match="--dtype float32"):
+            run(path, tmp_path / "b.tif", model="dct", quiet=True)
 
 
 def test_nodata_that_does_not_fit_is_not_used(tmp_path: Path) -> None:

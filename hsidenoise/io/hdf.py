@@ -95,7 +95,7 @@ def _cube(
         band_tags=({},) * shape[0],
         layout={
             "driver": "HDF5",
-            "interleave": {0: "bsq", 1: "bil", 2: "bip"}[max(placed[0].axes[0], 0)] if len(placed[0].axes) == 3 else "",
+            "interleave": ("bsq", "bil", "bip")[sum(axis < placed[0].axes[0] for axis in placed[0].axes[1:])],
             "block": first.chunks or (),
             "compress": (first.compression or "").upper(),
             "files": (name,),
@@ -200,7 +200,7 @@ def _tags(file: h5py.File) -> dict[str, str]:
     for key in file.attrs:
         try:
             value = file.attrs[key]
-        except (OSError, TypeError):  # of a type h5py does not know
+        except hdf_file.FAULTS:  # of a type h5py does not know
             continue
         if np.size(value) == 1 and np.asarray(value).dtype.kind in "iufSUO" and not key.startswith("_"):
             found[key] = text(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
 import h5py
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from ..errors import UnsupportedError, UsageError
 from ..settings import ReadOptions
 from . import hdf_axes
-from .hdf_file import Array, numbers, text, warn
+from .hdf_file import FAULTS, Array, numbers, text, warn
 from .products import Part, cf_values
 
 _WAVELENGTHS = {"wavelength", "wavelengths", "wavelengthnm", "wavelengthsnm", "wl", "wvl", "lambda", "bandcenters",
@@ -108,7 +109,9 @@ def _guess(file: h5py.File, array: Array, lengths: Sequence[int]) -> str:
 def _labels(file: h5py.File, item: h5py.Dataset) -> list[list[str]]:
     """Names of an array's axes in each convention: labels and scales, an ``axes`` attribute, HDF-EOS metadata."""
     dims = [item.dims[i] for i in range(item.ndim)]
-    names = [[d.label for d in dims], [str(d[0].name or "").rpartition("/")[2] if len(d) else "" for d in dims]]
+    names = [[d.label for d in dims]]
+    with suppress(*FAULTS):  # references to scales that are gone
+        names.append([str(d[0].name or "").rpartition("/")[2] if len(d) else "" for d in dims])
     if isinstance(item.attrs.get("axes"), str | bytes):
         names.append([w for w in re.split(r"[\s,;:/]+", text(item.attrs["axes"])) if w])
     meta = file.get("HDFEOS INFORMATION/StructMetadata.0")
