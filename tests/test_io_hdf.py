@@ -231,6 +231,29 @@ def test_one_detector_alone(files: dict[str, tuple[Path, dict[str, Any]]], tmp_p
         assert CRS.from_wkt(cube.geo.crs or "") == products.UTM
 
 
+def test_other_arrays_of_a_product_can_be_named(files: dict[str, tuple[Path, dict[str, Any]]]) -> None:
+    path, known = files["prisma_l2d"]
+    with open_cube(path, variable="VNIR_PIXEL_L2_ERR_MATRIX", axes="ybx") as cube:
+        assert (cube.shape, cube.dtype) == ((16, products.ROWS, products.COLS), "uint8")
+        assert not cube.bands.wavelength
+    with (
+        pytest.warns(MetadataWarning, match="do not fit 24 x 20 pixels"),  # told otherwise, the corners contradict
+        open_cube(path, variable="VNIR_Cube", axes="xby") as cube,
+    ):
+        assert np.array_equal(cube.raw(), known["pixels"][:16].transpose(0, 2, 1))
+        assert len(cube.bands.wavelength) == 16
+
+
+def test_a_version_with_its_bands_elsewhere(tmp_path: Path) -> None:
+    data = np.ones((20, 24, 34), "float32")
+    path = write(tmp_path / "a.h5", data, "reflectance/reflectance")
+    with h5py.File(path, "r+") as file:
+        file["reflectance/wavelength"] = np.linspace(400, 2500, 34)
+    with open_cube(path) as cube:
+        assert cube.shape == (34, 20, 24)
+        assert cube.bands.wavelength[-1] == 2500
+
+
 def test_corners_of_prisma_may_be_outer_corners(files: dict[str, tuple[Path, dict[str, Any]]], tmp_path: Path) -> None:
     path = tmp_path / "a.he5"
     path.write_bytes(files["prisma_l2d"][0].read_bytes())
@@ -568,6 +591,7 @@ def test_netcdf_files_that_are_no_product_have_their_own_reader(
     reader.open_netcdf = lambda name, options: (name, options.axes)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "hsidenoise.io.netcdf", reader)
     assert open_cube(tmp_path / "a.h5", axes="byx") == (str(tmp_path / "a.h5"), "byx")
+    assert open_cube(tmp_path / "a.h5", variable="none")  # whether that is there, it knows best
 
 
 # ------------------------------------------------------------------------------------------------- outputs

@@ -44,12 +44,13 @@ def open_hdf5(name: str, options: ReadOptions) -> Cube:
     try:
         with hdf_file.reading(name):
             stored = hdf_file.arrays(file)
-            only = hdf_generic.named(name, stored, options.variable).path if options.variable else ""
-            found = products.identify(file, stored, only)
+            meant = hdf_generic.meant(stored, options.variable)
+            only = meant[0].path if len(meant) == 1 else ""
+            found = products.identify(file, stored, only) if only or not options.variable else None
             if found:
                 return _cube(name, file, found[0].name, _with_axes(found[1], options), found[0].geo, options)
             if not hdf_file.is_netcdf(file):
-                part = hdf_generic.scene(name, file, stored, only, options)
+                part = hdf_generic.scene(name, file, stored, options)
                 return _cube(name, file, "", [part], hdf_geo.any_grid, options)
     except BaseException:
         file.close()

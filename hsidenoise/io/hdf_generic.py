@@ -22,42 +22,39 @@ _GOOD = {"goodwavelengths", "goodbands", "bbl"}
 _LISTED = 8
 
 
-def named(name: str, stored: Sequence[Array], variable: str) -> Array:
-    """The array that ``--variable`` means: its path, or an end of it that no other path has.
-
-    Raises
-    ------
-    UsageError
-        None is called so, or several.
-    UnsupportedError
-        It holds no numbers.
-    """
+def meant(stored: Sequence[Array], variable: str) -> list[Array]:
+    """The arrays that ``--variable`` can mean: the one at this path, else those whose path ends so."""
     wanted = variable.strip("/")
-    found = [a for a in stored if a.path == wanted] or [a for a in stored if f"/{a.path}".endswith(f"/{wanted}")]
-    if len(found) == 1:
-        if found[0].flaw:
-            raise UnsupportedError(f"{name}: {found[0].path} holds {found[0].flaw}")
-        return found[0]
-    if found:
+    ends = [a for a in stored if wanted and f"/{a.path}".endswith(f"/{wanted}")]
+    return [a for a in ends if a.path == wanted] or ends
+
+
+def _named(name: str, stored: Sequence[Array], variable: str) -> Array:
+    found = meant(stored, variable)
+    if len(found) > 1:
         raise UsageError(f"{name}: --variable {variable} could be any of {_listed(found)}; give more of its path")
-    raise UsageError(f"{name}: --variable {variable}: no such array; there are {_listed(stored) or 'none'}")
+    if not found:
+        raise UsageError(f"{name}: --variable {variable}: no such array; there are {_listed(stored) or 'none'}")
+    if found[0].flaw:
+        raise UnsupportedError(f"{name}: {found[0].path} holds {found[0].flaw}")
+    return found[0]
 
 
 def _listed(found: Sequence[Array]) -> str:
     return ", ".join(map(str, found[:_LISTED])) + (f" and {len(found) - _LISTED} more" if len(found) > _LISTED else "")
 
 
-def scene(name: str, file: h5py.File, stored: Sequence[Array], only: str, options: ReadOptions) -> Part:
-    """The scene of a file that is no product: the array at the path `only`, or the one that can be it.
+def scene(name: str, file: h5py.File, stored: Sequence[Array], options: ReadOptions) -> Part:
+    """The scene of a file that is no product: the array that ``--variable`` names, or the one that can be it.
 
     Raises
     ------
     UsageError
-        Several arrays could be the scene, or its axes are not certain.
+        No array or several have that name; without one, several could be the scene; or its axes are not certain.
     UnsupportedError
-        None could be.
+        None could be, or the one that is meant holds no measurements.
     """
-    array = next((a for a in stored if a.path == only), None) or _only(name, stored, options)
+    array = _named(name, stored, options.variable) if options.variable else _only(name, stored, options)
     lists = _lists(file, stored, array)
     wavelength, unit = next(((v, u) for key, v, u in lists if key in _WAVELENGTHS), ([], ""))
     axes = options.axes
