@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 import time
 import types
@@ -236,10 +237,9 @@ def test_other_arrays_of_a_product_can_be_named(files: dict[str, tuple[Path, dic
     with open_cube(path, variable="VNIR_PIXEL_L2_ERR_MATRIX", axes="ybx") as cube:
         assert (cube.shape, cube.dtype) == ((16, products.ROWS, products.COLS), "uint8")
         assert not cube.bands.wavelength
-    with (
-        pytest.warns(MetadataWarning, match="do not fit 24 x 20 pixels"),  # told otherwise, the corners contradict
-        open_cube(path, variable="VNIR_Cube", axes="xby") as cube,
-    ):
+    with pytest.warns(MetadataWarning, match="do not fit 24 x 20 pixels"):  # told otherwise, the corners contradict
+        cube = open_cube(path, variable="VNIR_Cube", axes="xby")
+    with cube:
         assert np.array_equal(cube.raw(), known["pixels"][:16].transpose(0, 2, 1))
         assert len(cube.bands.wavelength) == 16
 
@@ -623,6 +623,36 @@ def test_an_interrupted_copy_leaves_nothing(files: dict[str, tuple[Path, dict[st
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert not os.listdir(tmp_path)
+
+
+FULL = """
+import os, resource, signal, sys
+import numpy as np
+from hsidenoise.errors import WriteError
+from hsidenoise.io import create_cube, open_cube
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+source, folder = sys.argv[1:]
+size = os.path.getsize(source)
+rng = np.random.default_rng(0)
+for limit in (size // 2, size + 10, size + 500, size + 3_000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        with open_cube(source) as cube, create_cube(os.path.join(folder, "a.he5"), cube) as writer:
+            for row in range(0, cube.shape[1], 4):  # does not pack, so that the copy must grow
+                writer.write(row, rng.integers(0, 65_000, (cube.shape[0], 4, cube.shape[2]), "uint16"))
+        print("written")
+    except WriteError as error:
+        print("refused", os.listdir(folder), error)
+"""
+
+
+def test_a_full_disk_is_an_error_and_no_crash(files: dict[str, tuple[Path, dict[str, Any]]], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FULL, str(files["prisma_l1"][0]), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert len(lines) == 4
+    assert all(re.match(r"refused \[\] .*a\.he5: cannot be written \(.*too large", line) for line in lines)
 
 
 def test_inputs_may_be_read_only(files: dict[str, tuple[Path, dict[str, Any]]], tmp_path: Path) -> None:

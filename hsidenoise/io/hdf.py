@@ -68,8 +68,10 @@ def _cube(
     name: str, file: h5py.File, product: str, parts: Sequence[Part], geo: Callable[..., Geo], options: ReadOptions
 ) -> Cube:
     """The cube of a product's or file's parts, stacked as bands."""
+    for part in parts:
+        hdf_file.check(name, file, part.path)
     views, placed = _place(name, file, parts, options)
-    prepare = _preparer(name, parts, placed, views)
+    prepare = _preparer(placed, views)
     found = prepare(file)
     first = file[parts[0].path]
     dtypes = {file[p.path].dtype.newbyteorder("=").name for p in parts}
@@ -128,13 +130,13 @@ def _place(
 
 
 def _preparer(
-    name: str, parts: Sequence[Part], placed: Sequence[slots.Slot], views: Mapping[str, Callable[[Any], Any]]
+    placed: Sequence[slots.Slot], views: Mapping[str, Callable[[Any], Any]]
 ) -> Callable[[h5py.File], slots.Arrays]:
     def prepare(file: h5py.File) -> slots.Arrays:
         opened = {}
         for slot in placed:
             axes = (0, -1, 1) if slot.name in views else slot.axes
-            item = hdf_file.dataset(file.filename, file, slot.name, axes)
+            item = hdf_file.dataset(file, slot.name, axes)
             opened[slot.name] = views[slot.name](item) if slot.name in views else item
         return opened.__getitem__
 

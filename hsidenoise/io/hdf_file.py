@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import HSIDenoiseError, MetadataWarning, ReadError, UnsupportedError, WriteError
 from . import slots
@@ -141,17 +143,8 @@ def is_netcdf(file: h5py.File) -> bool:
     )
 
 
-def dataset(name: str, file: h5py.File, path: str, axes: Sequence[int]) -> h5py.Dataset:
-    """An array to read or write in windows of rows, its chunk cache sized for that.
-
-    Parameters
-    ----------
-    name
-        Of the file, for messages.
-    path
-        Of the array. It must not be open elsewhere, or HDF5 keeps the cache it has.
-    axes
-        Stored axes of bands, rows and columns, -1 for bands where there is one; rows may be -1 where unknown.
+def check(name: str, file: h5py.File, path: str) -> None:
+    """Refuse an array whose values cannot be read, or lie where a copy of the file would write to them too.
 
     Raises
     ------
@@ -163,16 +156,27 @@ def dataset(name: str, file: h5py.File, path: str, axes: Sequence[int]) -> h5py.
         raise UnsupportedError(f"{name}: {path} is no array but a group or a type")
     if item.is_virtual or item.external or not os.path.samefile(item.file.filename, name):
         raise UnsupportedError(f"{name}: the values of {path} lie in other files (a link, external or virtual storage)")
-    for index in range(item.id.get_create_plist().get_nfilters()):
-        code, _, _, label = item.id.get_create_plist().get_filter(index)
+    plan = item.id.get_create_plist()
+    for code, _, _, label in map(plan.get_filter, range(plan.get_nfilters())):
         if not h5py.h5z.filter_avail(code):
             said = label.decode(errors="replace").split(";")[0] if label else ""
             raise UnsupportedError(
                 f"{name}: {path} is packed by the HDF5 filter {code} ({said or 'without a name'}), which is not "
                 "installed; unpack it first (h5repack -f NONE)"
             )
-    need, count = _cache(item, axes)
-    item = None  # closed, so that the next line decides the cache
+
+
+def dataset(file: h5py.File, path: str, axes: Sequence[int]) -> h5py.Dataset:
+    """An array to read or write in windows of rows, its chunk cache sized for that.
+
+    Parameters
+    ----------
+    path
+        Of the array. It must not be open elsewhere, or HDF5 keeps the cache it has.
+    axes
+        Stored axes of bands, rows and columns, -1 for bands where there is one; rows may be -1 where unknown.
+    """
+    need, count = _cache(file[path], axes)
     access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
     if need:
         access.set_chunk_cache(min(100 * count + 1, 2**22 + 15), need, 1.0)
@@ -201,7 +205,46 @@ class Source(NamedTuple):
     prepare: Callable[[h5py.File], slots.Arrays]
 
 
-def copy(source: Source, path: str) -> slots.SlotCopy:
+class Target(io.FileIO):
+    """A file for HDF5 to write to that takes everything, and tells afterwards what did not reach the disk.
+
+    HDF5 cannot give up a file it failed to write to: closing it fails too, and freeing it ends the process.
+    """
+
+    failure: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        """Write all, or keep the failure for `check`."""
+        view = memoryview(data).cast("B")
+        done = 0
+        try:
+            while done < len(view):
+                done += super().write(view[done:]) or 0
+        except OSError as error:
+            self.failure = self.failure or error
+        return len(view)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        """Set the file's length, or keep the failure for `check`."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.failure = self.failure or error
+            return size or 0
+
+    def check(self) -> None:
+        """Raise the first failure.
+
+        Raises
+        ------
+        OSError
+            The disk is full or gone.
+        """
+        if self.failure is not None:
+            raise self.failure
+
+
+def copy(source: Source, path: str) -> slots.Copy:
     """A copy of the file under `path`, open to take rows.
 
     Raises
@@ -210,30 +253,46 @@ def copy(source: Source, path: str) -> slots.SlotCopy:
         It is packed by a filter that can only unpack here.
     """
     shutil.copyfile(source.name, path)
-    with _writing(path):
-        file = h5py.File(path, "r+", locking=False)
-    try:
+    with ExitStack() as stack:
+        target = stack.enter_context(Target(path, "r+"))
+        with _writing():
+            file = stack.enter_context(h5py.File(target, "r+"))
         found = source.prepare(file)
         align = max(_chunk_rows(source.name, found(slot.name), slot) for slot in source.slots)
-    except BaseException:
-        file.close()
-        raise
+        later = stack.pop_all()
 
     def finish(provenance: Mapping[str, str] | None) -> None:
         if provenance is None:
-            with suppress(*FAULTS):  # to be thrown away; the disk may be full
-                file.close()
+            with suppress(*FAULTS):  # to be thrown away
+                later.close()
             return
-        with _writing(path):
+        with _writing(), later:
             # One attribute, replaced when a copy of a copy is made.
             file.attrs["hsidenoise"] = ", ".join(f"{k}: {v}" for k, v in provenance.items())
-            file.close()
+        target.check()
 
-    return slots.SlotCopy(found, source.slots, source.rows, align, finish)
+    return _Checked(slots.SlotCopy(found, source.slots, source.rows, align, finish), target)
+
+
+class _Checked(NamedTuple):
+    """A `Copy` that stops at the first row that did not reach the disk."""
+
+    inner: slots.SlotCopy
+    target: Target
+
+    def write(self, row_start: int, block: NDArray[Any]) -> None:
+        """See `Copy`."""
+        with _writing():
+            self.inner.write(row_start, block)
+        self.target.check()
+
+    def close(self, provenance: Mapping[str, str] | None) -> None:
+        """See `Copy`."""
+        self.inner.close(provenance)
 
 
 @contextmanager
-def _writing(path: str) -> Iterator[None]:
+def _writing() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError, KeyError) as error:
