@@ -19,7 +19,7 @@ from ..bands import Bands, from_envi
 from ..cube import Cube, Geo, Window
 from ..errors import SceneTooLargeError, UnsupportedError
 from ..settings import ReadOptions
-from . import hdf_axes, hdf_file, hdf_generic, hdf_geo, nodata, products, slots
+from . import hdf_axes, hdf_copy, hdf_file, hdf_generic, hdf_geo, nodata, products, slots
 from .hdf_file import text, warn
 from .products import Part, Values
 
@@ -102,7 +102,7 @@ def _cube(
             "block": first.chunks or (),
             "compress": (first.compression or "").upper(),
             "files": (name,),
-            "copy": lambda path: hdf_file.copy(hdf_file.Source(name, tuple(placed), rows, prepare), path),
+            "copy": lambda path: hdf_copy.copy(hdf_copy.Source(name, tuple(placed), rows, prepare), path),
             "suffixes": (*_SUFFIXES, ".nc", ".nc4") if hdf_file.is_netcdf(file) else _SUFFIXES,
         },
         on_close=file.close,
