@@ -47,6 +47,8 @@ class Bands:
         Names as the file stores them, without anything a library appended; empty when the file has none.
     roles
         ``"alpha"`` for a band that is no measurement but a mask; ``""`` otherwise; empty means none.
+    detectors
+        A number for the detector each band was taken by, where the file says so; empty means that wavelengths tell.
     """
 
     count: int
@@ -55,6 +57,7 @@ class Bands:
     good: tuple[bool, ...] = ()
     names: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
+    detectors: tuple[int, ...] = ()
 
     def usable(self) -> tuple[bool, ...]:
         """Which bands hold a measurement worth denoising: not flagged bad, not an alpha band."""
@@ -68,13 +71,13 @@ class Bands:
         def pick(values: tuple[object, ...]) -> tuple[object, ...]:
             return tuple(values[i] for i in indices) if values else ()
 
-        fields = ("wavelength", "fwhm", "good", "names", "roles")
+        fields = ("wavelength", "fwhm", "good", "names", "roles", "detectors")
         return Bands(len(indices), **{f: pick(getattr(self, f)) for f in fields})  # type: ignore[arg-type]
 
     def groups(self) -> list[list[int]]:
         """Runs of neighbouring usable bands in wavelength order, for spectral windows.
 
-        A run ends where two detectors meet, which shows as wavelengths turning back in file order (their overlap)
+        A run ends where two detectors meet, which `detectors` tells or wavelengths turning back in file order (overlap)
         or as a gap wider than five times the median spacing and 25 nm (between detectors, or where the bad bands
         of a water-vapour window were left out): neighbours across either are not samples of one smooth spectrum
         and do not share their noise. One lost band inside a detector leaves a gap of two spacings and ends nothing.
@@ -93,11 +96,15 @@ class Bands:
         known = [i for i in usable if math.isfinite(self.wavelength[i])]
         unknown = [i for i in usable if not math.isfinite(self.wavelength[i])]
         runs: list[list[int]] = []
-        for detector in _detectors(known, self.wavelength):
+        for detector in self._of_detectors(known) or _detectors(known, self.wavelength):
             detector = sorted(detector, key=lambda i: self.wavelength[i])
             runs += _split(detector, [self.wavelength[i] for i in detector], least=25.0, multispectral=_CONTIGUOUS)
         runs.sort(key=lambda run: self.wavelength[run[0]])
         return [*runs, *([unknown] if unknown else [])]
+
+    def _of_detectors(self, indices: list[int]) -> list[list[int]]:
+        ids = dict.fromkeys(self.detectors[i] for i in indices) if self.detectors else {}
+        return [[i for i in indices if self.detectors[i] == d] for d in ids]
 
 
 def _detectors(indices: list[int], wavelength: Sequence[float]) -> list[list[int]]:

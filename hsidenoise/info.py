@@ -90,7 +90,7 @@ def _spectrum(cube: Cube) -> dict[str, Any]:
         "bad_bands": [i for i, good in enumerate(bands.good, 1) if not good],
         "alpha_bands": [i for i, role in enumerate(bands.roles, 1) if role == "alpha"],
         "names": sum(bool(n) for n in bands.names),
-        "groups": [_runs(group) for group in bands.groups()],
+        "groups": [_runs(sorted(group)) for group in bands.groups()],
     }
 
 

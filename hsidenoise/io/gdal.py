@@ -40,6 +40,11 @@ def pairs(items: Sequence[str], option: str) -> dict[str, str]:
     return out
 
 
+def writes_float16() -> bool:
+    """Whether this GDAL knows the type, which it does from 3.11 on."""
+    return "float16" in rasterio.dtypes.dtype_rev
+
+
 @contextmanager
 def environment(config: Sequence[str] = ()) -> Iterator[None]:
     """GDAL configured for streaming: a small block cache, no chatter; `config` holds ``NAME=VALUE`` strings.

@@ -41,7 +41,7 @@ def kind(path: str) -> str:
     try:
         with open(path, "rb") as file:
             start = file.read(4096)
-            for at in (0, 512, 1024, 2048):
+            for at in (0, *(512 << i for i in range(8))):  # behind a user block, whose sizes are powers of two
                 file.seek(at)
                 if file.read(8) == _HDF5:
                     return "MATLAB" if start.startswith(b"MATLAB") else "HDF5"
