@@ -9,7 +9,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import scipy.io
 from netCDF4 import Dataset
 from scenes import pixels, write_envi, write_tiff
 
@@ -48,16 +47,11 @@ def test_containers_to_come_are_named(tmp_path: Path) -> None:
     cube = np.zeros((3, 4, 5))
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["cube"] = cube
-    with h5py.File(tmp_path / "b.mat", "w", userblock_size=512) as file:
-        file["cube"] = cube
-    with (tmp_path / "b.mat").open("r+b") as raw:
-        raw.write(b"MATLAB 7.3 MAT-file")
-    scipy.io.savemat(tmp_path / "c.mat", {"cube": cube})
     with Dataset(tmp_path / "d.nc", "w", format="NETCDF3_CLASSIC") as data:
         data.createDimension("x", 3)
     with h5py.File(tmp_path / "e.h5", "w", userblock_size=2048) as file:
         file["cube"] = cube
-    for name, kind in (("a.h5", "HDF5"), ("b.mat", "MATLAB"), ("c.mat", "MATLAB"), ("d.nc", "netCDF"),
+    for name, kind in (("a.h5", "HDF5"), ("d.nc", "netCDF"),
                        ("e.h5", "HDF5")):  # fmt: skip
         renamed = tmp_path / f"{name}.tif"  # whatever it is called
         (tmp_path / name).rename(renamed)

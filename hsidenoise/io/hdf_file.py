@@ -1,0 +1,246 @@
+"""HDF5 files as h5py gives them: opened, listed, read through a chunk cache that fits, and copied to be written to."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from ..errors import HSIDenoiseError, MetadataWarning, ReadError, UnsupportedError, WriteError
+from . import slots
+
+#: What h5py raises on damaged files, beyond OSError; their order of layers decides which.
+FAULTS = (OSError, RuntimeError, KeyError, ValueError, TypeError)
+#: Rows of a scene whose chunks stay unpacked, and the memory that may take; one row of chunks is held in any case
+#: up to the larger limit, because without it every window would unpack all of them again.
+_ROWS, _CACHE, _MOST = 256, 256 * 2**20, 2**30
+_EOF = re.compile(r"eof = (\d+).*stored_eof = (\d+)")
+_NETCDF = "This is a netCDF dimension"
+
+
+def text(value: Any) -> str:
+    """An attribute or a single value as text: bytes are decoded, arrays of one element count as that element."""
+    value = np.ravel(value)[0] if np.size(value) == 1 else value
+    return value.decode("utf-8", "replace").strip("\0 ") if isinstance(value, bytes) else str(value).strip("\0 ")
+
+
+def numbers(value: Any) -> list[str]:
+    """Numbers as text, with the digits their own type needs: a float32 0.4268 is no 0.42680001258850098."""
+    return [text(v) for v in np.ravel(value)]
+
+
+def warn(name: str, said: str) -> None:
+    """Something in the file's metadata is not used."""
+    warnings.warn(f"{name}: {said}", MetadataWarning, stacklevel=4)
+
+
+class Array(NamedTuple):
+    """An array of a file: `flaw` says in a few words why it can hold no measurements, and is empty where it can."""
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    flaw: str
+
+    def __str__(self) -> str:
+        return f"{self.path} ({' x '.join(map(str, self.shape))}) {self.dtype}"
+
+
+@contextmanager
+def reading(name: str, fault: str = "damaged") -> Iterator[None]:
+    """What h5py raises becomes one line.
+
+    Raises
+    ------
+    ReadError
+        With the file's name, `fault` and HDF5's reason.
+    """
+    try:
+        yield
+    except HSIDenoiseError:
+        raise
+    except FAULTS as error:
+        reason = " ".join(str(error).split())
+        sizes = _EOF.search(reason)
+        if sizes and int(sizes[1]) < int(sizes[2]):
+            raise ReadError(
+                f"{name}: truncated: {sizes[1]} bytes where the file itself says {sizes[2]}; fetch it again"
+            ) from error
+        raise ReadError(f"{name}: {fault} (HDF5: {reason[:200]})") from error
+
+
+def open_file(name: str) -> h5py.File:
+    """Open to read, without a lock: the folder may be read-only, and nothing is written.
+
+    Raises
+    ------
+    ReadError
+        Truncated, damaged, or still open for writing elsewhere.
+    """
+    with reading(name, "an HDF5 file that cannot be opened"):
+        return h5py.File(name, "r", locking=False)
+
+
+def arrays(file: h5py.File) -> list[Array]:
+    """Every array of a file in alphabetical order of paths; links to other files are not followed."""
+    found: list[Array] = []
+
+    def visit(path: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            found.append(_array(path, item))
+
+    file.visititems(visit)
+    return sorted(found)
+
+
+def _array(path: str, item: h5py.Dataset) -> Array:
+    try:
+        dtype, shape = item.dtype, item.shape
+    except TypeError:  # no NumPy type for it, such as HDF5's times
+        return Array(path, (), "unknown", "of a type without numbers")
+    return Array(path, shape or (), _word(dtype), _flaw(dtype))
+
+
+def _word(dtype: np.dtype[Any]) -> str:
+    return "compound" if dtype.names else {"S": "text", "U": "text", "O": "objects"}.get(dtype.kind, dtype.name)
+
+
+def _flaw(dtype: np.dtype[Any]) -> str:
+    if dtype.names or dtype.subdtype:
+        return "compound values"
+    if dtype.kind in "SUOVM":
+        return "text, references or opaque values"
+    if dtype.kind == "c":
+        return "complex, which is not supported; denoise magnitudes"
+    if dtype.kind == "b" or h5py.check_enum_dtype(dtype):
+        return "class numbers (an enumeration), not measurements"
+    return "" if dtype.kind in "iu" or dtype.itemsize <= 8 else "floats longer than 64 bits"
+
+
+def is_netcdf(file: h5py.File) -> bool:
+    """Whether the netCDF library wrote it: its own root attribute, or its dimensions among the root's arrays."""
+    if "_NCProperties" in file.attrs:
+        return True
+    items = [file.get(key) for key in file if file.get(key, getclass=True) is h5py.Dataset]
+    return any("_Netcdf4Dimid" in i.attrs or text(i.attrs.get("NAME", "")).startswith(_NETCDF) for i in items)
+
+
+def dataset(name: str, file: h5py.File, path: str, axes: Sequence[int]) -> h5py.Dataset:
+    """An array to read or write in windows of rows, its chunk cache sized for that.
+
+    Parameters
+    ----------
+    name
+        Of the file, for messages.
+    path
+        Of the array. It must not be open elsewhere, or HDF5 keeps the cache it has.
+    axes
+        Stored axes of bands, rows and columns, -1 for bands where there is one; rows may be -1 where unknown.
+
+    Raises
+    ------
+    UnsupportedError
+        Its values lie in another file, or are packed by a filter that is not installed.
+    """
+    item = file[path]
+    if not isinstance(item, h5py.Dataset):
+        raise UnsupportedError(f"{name}: {path} is no array but a group or a type")
+    if item.is_virtual or item.external or not os.path.samefile(item.file.filename, name):
+        raise UnsupportedError(f"{name}: the values of {path} lie in other files (a link, external or virtual storage)")
+    for index in range(item.id.get_create_plist().get_nfilters()):
+        code, _, _, label = item.id.get_create_plist().get_filter(index)
+        if not h5py.h5z.filter_avail(code):
+            said = label.decode(errors="replace").split(";")[0] if label else ""
+            raise UnsupportedError(
+                f"{name}: {path} is packed by the HDF5 filter {code} ({said or 'without a name'}), which is not "
+                "installed; unpack it first (h5repack -f NONE)"
+            )
+    need, count = _cache(item, axes)
+    item = None  # closed, so that the next line decides the cache
+    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+    if need:
+        access.set_chunk_cache(min(100 * count + 1, 2**22 + 15), need, 1.0)
+    return h5py.Dataset(h5py.h5d.open(file.id, path.encode(), access))
+
+
+def _cache(item: h5py.Dataset, axes: Sequence[int]) -> tuple[int, int]:
+    """Bytes to hold the chunks of some rows, and how many chunks that is; 0 where nothing is chunked."""
+    if not item.chunks:
+        return 0, 0
+    chunk = math.prod(item.chunks) * item.dtype.itemsize
+    rows = axes[1]
+    across = math.prod(math.ceil(item.shape[a] / item.chunks[a]) for a in axes if a >= 0 and a != rows)
+    down = math.ceil(_ROWS / item.chunks[rows]) + 1 if rows >= 0 else 1
+    least = across * chunk
+    need = min(max(least, min(across * down * chunk, _CACHE)), _MOST)
+    return need, max(need // chunk, 1)
+
+
+class Source(NamedTuple):
+    """What a copy is made of: the file, its slots, and the way to an array of an open file."""
+
+    name: str
+    slots: tuple[slots.Slot, ...]
+    rows: int
+    prepare: Callable[[h5py.File], slots.Arrays]
+
+
+def copy(source: Source, path: str) -> slots.SlotCopy:
+    """A copy of the file under `path`, open to take rows.
+
+    Raises
+    ------
+    WriteError
+        It is packed by a filter that can only unpack here.
+    """
+    shutil.copyfile(source.name, path)
+    with _writing(path):
+        file = h5py.File(path, "r+", locking=False)
+    try:
+        found = source.prepare(file)
+        align = max(_chunk_rows(source.name, found(slot.name), slot) for slot in source.slots)
+    except BaseException:
+        file.close()
+        raise
+
+    def finish(provenance: Mapping[str, str] | None) -> None:
+        if provenance is None:
+            with suppress(*FAULTS):  # to be thrown away; the disk may be full
+                file.close()
+            return
+        with _writing(path):
+            # One attribute, replaced when a copy of a copy is made.
+            file.attrs["hsidenoise"] = ", ".join(f"{k}: {v}" for k, v in provenance.items())
+            file.close()
+
+    return slots.SlotCopy(found, source.slots, source.rows, align, finish)
+
+
+@contextmanager
+def _writing(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise OSError(f"HDF5: {error}") from error
+
+
+def _chunk_rows(name: str, item: Any, slot: slots.Slot) -> int:
+    """Rows of a chunk, as far as so many rows are few enough to be held back."""
+    if not isinstance(item, h5py.Dataset) or not item.chunks:
+        return 1
+    plan = item.id.get_create_plist()
+    for index in range(plan.get_nfilters()):
+        code = plan.get_filter(index)[0]
+        if not h5py.h5z.get_filter_info(code) & h5py.h5z.FILTER_CONFIG_ENCODE_ENABLED:
+            raise WriteError(f"{name}: is packed by the HDF5 filter {code}, which can only be read here; write .tif")
+    rows = int(item.chunks[slot.axes[1]])
+    held = math.prod(item.shape) // item.shape[slot.axes[1]] * rows * item.dtype.itemsize
+    return rows if held <= _CACHE else 1
