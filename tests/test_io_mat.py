@@ -135,6 +135,16 @@ def test_doubles_stored_as_small_integers_are_doubles(tmp_path, order, tight):
     assert np.array_equal(found["after"], np.ones((2, 2)))
 
 
+def test_singles_stored_as_doubles_may_be_beyond_their_range(tmp_path):
+    data = np.full((2, 2, 2), 1e300)
+    as_single = bytearray(matrix("img", data))
+    as_single[16] = 7  # the class, behind the tags of the matrix and of its flags
+    with open_cube(write5(tmp_path / "a.mat", bytes(as_single))) as scene:
+        assert scene.dtype == "float32"
+        assert np.isinf(scene.raw()).all()
+        assert not scene.read()[1].any()
+
+
 def test_a_cube_so_small_that_it_lies_in_its_tag(tmp_path):
     data = np.array([[[1, 2, 3, 4]]], "uint8")
     path = write5(tmp_path / "a.mat", matrix("img", data))

@@ -119,7 +119,9 @@ def _reader(contents: Contents, target: Target) -> Any:
 
     def read_raw(window: Window, bands: Sequence[int]) -> NDArray[Any]:
         array = target.view(contents.array(target))
-        # Doubles are often stored as the integers they happen to be.
-        return slots.read(lambda _: array, [target.slot], window, bands).astype(dtype, copy=False)
+        part = slots.read(lambda _: array, [target.slot], window, bands)
+        with np.errstate(over="ignore", invalid="ignore"):
+            # Doubles are often stored as the integers they happen to be.
+            return part.astype(dtype, copy=False)
 
     return read_raw

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import h5py
@@ -48,6 +49,7 @@ def open_contents(name: str) -> Contents:
     def packed(variable: Variable) -> bool:
         return bool(file[variable.place].id.get_create_plist().get_nfilters())
 
+    @cache  # opened once, because its chunk cache goes when it is closed
     def array(target: Target) -> _Array:
         with hdf_file.reading(name):
             return _Array(name, hdf_file.dataset(name, file, target.variable.place, target.axes))
