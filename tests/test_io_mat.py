@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 import time
 import warnings
@@ -320,6 +321,43 @@ def test_matlabs_own_odd_files_are_one_line(shared):
             assert len(str(error.value)) < 700
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "variable", "axes"),
+    [
+        ("good/mat/big_endian.mat", {"axes": "yx"}, "floats", None),
+        ("good/mat/testmatrix_4.2c_SOL2.mat", {"axes": "xy"}, "testmatrix", (1, 0)),
+        ("good/mat/bundles.mat", {"shape": "5x10"}, "bundle", None),
+        ("good/mat/mat73_testfile14.mat", {"axes": "y0bx"}, "data", None),
+        ("synth/mat/hsi_v4_2d.mat", {"shape": "20x30"}, "Y", None),
+        ("synth/mat/hsi_v73.mat", {}, "img", None),
+        ("synth/mat/hsi_two_cubes.mat", {"variable": "clean"}, "clean", None),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::hsidenoise.errors.GuessedUnitsWarning")
+def test_files_from_elsewhere_read_as_others_read_them_and_come_back(shared, tmp_path, name, options, variable, axes):
+    path = shared / "files" / name
+    known = arrays(path)[variable]
+    with open_cube(path, **options) as scene:
+        found = scene.raw()
+        if name.endswith("bundles.mat"):  # 144 bands, 50 spectra
+            assert np.array_equal(found, known.reshape(144, 5, 10, order="F"))
+        elif name.endswith("2d.mat"):
+            assert np.array_equal(found, known.reshape(60, 20, 30, order="F"))
+        elif known.ndim == 4:
+            assert np.array_equal(found, known[:, 0].transpose(1, 0, 2))
+        elif known.ndim == 3:
+            assert np.array_equal(found, known.transpose(2, 0, 1))
+        else:
+            assert np.array_equal(found[0], known.transpose(axes) if axes else known)
+        with create_cube(tmp_path / "b.mat", scene) as out:
+            out.write(0, found)
+    after = arrays(tmp_path / "b.mat")
+    assert list(after) == list(arrays(path))
+    for key, array in arrays(path).items():
+        assert repr(after[key]) == repr(array)
+        assert np.array_equal(after[key], array)
+
+
 def test_a_matrix_written_by_matlab_itself(shared, tmp_path):
     path = shared / "files" / "good" / "mat" / "test3dmatrix_7.4_GLNX86.mat"
     known = scipy.io.loadmat(path)["test3dmatrix"]
@@ -352,6 +390,38 @@ def test_flags_of_bad_bands_may_be_logical(tmp_path):
     path = write(tmp_path / "a.mat", "5", {"img": cube(), "bbl": np.array([[True, False, True, True]])})
     with open_cube(path) as scene:
         assert scene.bands.good == (True, False, True, True)
+
+
+def test_a_lone_lambda_is_some_parameter(tmp_path):
+    path = write(tmp_path / "a.mat", "5", {"img": cube(), "lambda": 0.1})
+    with open_cube(path) as scene:
+        assert scene.bands.wavelength == ()
+
+
+def test_odd_hdf5_structures_are_left_alone(tmp_path):
+    path = write73(tmp_path / "a.mat", {"img": cube()})
+    with h5py.File(path, "r+") as file:
+        file["loop"] = file["/"]
+        file["soft"] = h5py.SoftLink("/nowhere")
+        file["outside"] = h5py.ExternalLink("other.mat", "/img")
+        file["null"] = h5py.Empty("f8")
+        file["scalar"] = 3.0
+        file["line\nbreak"] = cube().astype("f2")
+        file["text"] = ["a", "b"]
+        file["time"] = np.zeros((2, 2, 2), "f8")
+        file["time"].attrs["MATLAB_class"] = np.arange(4)
+        file["refs"] = np.array([file["img"].ref] * 8, h5py.ref_dtype).reshape(2, 2, 2)
+        file["refs"].attrs["MATLAB_class"] = np.bytes_("double")
+        layout = h5py.VirtualLayout((2, 2, 2), "f8")
+        file.create_virtual_dataset("virtual", layout)
+        file.create_dataset("away", (2, 2, 2), "f8", external=[("/etc/hostname", 0, 64)])
+    with open_cube(path) as scene:
+        assert scene.layout["variable"] == "img"
+    with pytest.raises(UnsupportedError, match="away is of MATLAB's class array in other files"):
+        open_cube(path, variable="away")
+    with pytest.raises(UsageError, match=r"line\?break \(4x7x5 float16\)") as error:
+        open_cube(path, variable="none")
+    assert "\n" not in str(error.value)
 
 
 def test_numbers_of_the_bands_are_no_wavelengths(tmp_path):
@@ -483,6 +553,23 @@ def test_the_place_of_the_subsystem_moves_with_it(tmp_path):
     at = int.from_bytes(data[116:124], "little")
     assert at > 128 + len(img)
     assert data[at:] == hidden
+
+
+def test_no_room_to_unpack_is_said_with_the_way_out(tmp_path, monkeypatch):
+    class Full:
+        def __init__(self, **_):
+            self.closed = False
+
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def close(self):
+            self.closed = True
+
+    path = write(tmp_path / "a.mat", "7", {"img": cube()})
+    monkeypatch.setattr("tempfile.TemporaryFile", Full)
+    with pytest.raises(ReadError, match=r"no room to unpack.*TMPDIR"):
+        open_cube(path)
 
 
 def test_the_mark_counts_where_the_text_is_another(tmp_path):

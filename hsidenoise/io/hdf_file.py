@@ -125,12 +125,19 @@ def _flaw(dtype: np.dtype[Any]) -> str:
     return "" if dtype.kind in "iu" or dtype.itemsize <= 8 else "floats longer than 64 bits"
 
 
+def own(group: h5py.Group) -> list[h5py.Dataset]:
+    """The arrays right in a group; links, which may lead nowhere or to other files, are left out."""
+    items = [group[key] for key in group if isinstance(group.get(key, getlink=True), h5py.HardLink)]
+    return [item for item in items if isinstance(item, h5py.Dataset)]
+
+
 def is_netcdf(file: h5py.File) -> bool:
     """Whether the netCDF library wrote it: its own root attribute, or its dimensions among the root's arrays."""
     if "_NCProperties" in file.attrs:
         return True
-    items = [file.get(key) for key in file if file.get(key, getclass=True) is h5py.Dataset]
-    return any("_Netcdf4Dimid" in i.attrs or text(i.attrs.get("NAME", "")).startswith(_NETCDF) for i in items)
+    return any(
+        "_Netcdf4Dimid" in item.attrs or text(item.attrs.get("NAME", "")).startswith(_NETCDF) for item in own(file)
+    )
 
 
 def dataset(name: str, file: h5py.File, path: str, axes: Sequence[int]) -> h5py.Dataset:

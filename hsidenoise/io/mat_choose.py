@@ -54,7 +54,7 @@ def choose(name: str, contents: Contents, options: ReadOptions) -> Variable:
     numeric = [v for v in contents.variables if v.dtype and min(v.shape) > 0]
     if options.shape:
         rows, cols = hdf_axes.parse_shape(options.shape)
-        fitting = [v for v in numeric if len(v.shape) == 2 and rows * cols in v.shape]
+        fitting = [v for v in numeric if len(v.shape) == 2 and rows * cols in v.shape and min(v.shape) > 1]
     else:
         axes = len(options.axes) or 3
         fitting = [v for v in numeric if len(v.shape) == axes and (axes > 2 or min(v.shape) > 1)]
@@ -123,12 +123,12 @@ def bands_of(name: str, cube: Variable, contents: Contents, shape: tuple[int, in
     for key, habits in (("wavelength", _WAVELENGTHS), ("fwhm", _WIDTHS), ("bbl", _FLAGS)):
         found = _by_habit(cube, contents, habits)
         fitting = [v for v in found if math.prod(v.shape) == count]
-        if fitting and count > 0:
+        if fitting:
             # Text with the digits of their own type: a single 0.4268 is no 0.42680001258850098.
             keys[key] = "{" + ",".join(_text(v) for v in contents.values(fitting[0])) + "}"
             if key == "wavelength" and (unit := _UNIT.search(fitting[0].name)):
                 keys["wavelength units"] = unit[1]
-        elif found and key == "wavelength":
+        elif found and key == "wavelength" and math.prod(found[0].shape) > 1:  # a lone lambda is some parameter
             _warn_misfit(name, found[0], shape, options)
     return from_envi(keys, count, name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import struct
@@ -107,20 +108,26 @@ class _Numbers:
             raise ReadError(f"{self._name}: cannot be read ({error.strerror or error})") from error
 
     def _unpack(self, place: Place) -> IO[bytes]:
-        if place not in self._unpacked:
+        if place in self._unpacked:
+            return self._unpacked[place]
+        with open(self._name, "rb") as file:
+            body = Body(self._name, file, place.start, place.stop, place.packed)
+            body.skip(place.data)
             target = tempfile.TemporaryFile(prefix="hsidenoise-")  # noqa: SIM115 - open until the scene is closed
             try:
-                with open(self._name, "rb") as file:
-                    body = Body(self._name, file, place.start, place.stop, place.packed)
-                    body.skip(place.data)
-                    for piece in body.pieces(place.size):
-                        target.write(piece)
+                for piece in body.pieces(place.size):
+                    target.write(piece)
                 target.flush()
-            except BaseException:
+            except BaseException as error:
                 target.close()
+                if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                    raise ReadError(
+                        f"{self._name}: there is no room to unpack {place.size / 2**20:,.0f} MiB in "
+                        f"{tempfile.gettempdir()}; name a larger folder by the environment variable TMPDIR"
+                    ) from error
                 raise
-            self._unpacked[place] = target
-        return self._unpacked[place]
+        self._unpacked[place] = target
+        return target
 
     def close(self) -> None:
         for file in self._unpacked.values():
