@@ -572,6 +572,15 @@ def test_no_room_to_unpack_is_said_with_the_way_out(tmp_path, monkeypatch):
         open_cube(path)
 
 
+def test_a_copy_is_not_called_another_format(tmp_path):
+    path = write(tmp_path / "a.mat", "5", {"img": cube()})
+    with open_cube(path) as scene:
+        with pytest.raises(UsageError, match="is MATLAB 5; use"):
+            create_cube(tmp_path / "b.h5", scene)
+        assert create_cube(tmp_path / "b.MAT", scene).path == str(tmp_path / "b.MAT")
+        assert create_cube(tmp_path / "b.h5", scene, of="copy").path == str(tmp_path / "b.h5")
+
+
 def test_the_mark_counts_where_the_text_is_another(tmp_path):
     path = write5(tmp_path / "a.dat", matrix("img", cube()), text="written by hand")
     with open_cube(path) as scene:
