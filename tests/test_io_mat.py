@@ -386,6 +386,23 @@ def test_wavelengths_without_a_unit_are_guessed_with_their_own_digits(tmp_path):
     scene.close()
 
 
+@pytest.mark.parametrize("version", ["4", "5", "7", "7.3"])
+@pytest.mark.parametrize("name", ["wl_units", "wavelength_unit", "Units"])
+def test_a_text_beside_the_wavelengths_may_say_their_unit(tmp_path, version, name):
+    um = NM[None] / 1000
+    path = tmp_path / "a.mat"
+    if version == "4":
+        scipy.io.savemat(path, {"Y": cube("float64").reshape(-1, BANDS), "wl": um, name: "Micrometers"}, format="4")
+    elif version == "7.3":
+        write73(path, {"img": cube(), "wl": um, name: np.frombuffer(b"um", "u1")[None].astype("u2")})
+        with h5py.File(path, "r+") as file:
+            file[name].attrs["MATLAB_class"] = np.bytes_("char")
+    else:
+        write(path, version, {"img": cube(), "wl": um, name: "µm"})
+    with open_cube(path, shape=f"{ROWS}x{COLS}" if version == "4" else "") as scene:
+        assert scene.bands.wavelength == tuple(NM)
+
+
 def test_flags_of_bad_bands_may_be_logical(tmp_path):
     path = write(tmp_path / "a.mat", "5", {"img": cube(), "bbl": np.array([[True, False, True, True]])})
     with open_cube(path) as scene:

@@ -21,6 +21,7 @@ HEADER = 128
 _TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 PACKED = 15
 _MATRIX = 14
+_LETTERS = {1: "u1", 2: "u1", 4: "u2", 16: "u1", 17: "u2"}
 _KINDS = ("", "cell", "struct", "object", "char", "sparse", "double", "single", "int8", "uint8", "int16", "uint16",
           "int32", "uint32", "int64", "uint64", "function", "object")  # fmt: skip
 _OPAQUE = 17
@@ -117,6 +118,8 @@ class _Walk:
         if kind in CLASSES:
             place = self._numbers(shape, kind, parents, path, stop)
             kind = "complex" if flags & _COMPLEX else "logical" if flags & _LOGICAL else kind
+        elif kind == "char":
+            place = self._text(shape, parents, stop)
         if path:  # without a name it is MATLAB's own, about objects and function handles
             self.found.append(Variable(path, shape, kind, place))
         if kind == "struct" and math.prod(shape) == 1 and depth < DEEPEST:
@@ -137,6 +140,19 @@ class _Walk:
             raise self._fault(f"the numbers of {path} lie beyond its end")
         end = at + 8 if small else min(data + tag.size + -tag.size % 8, stop)
         return Place(*self._element, at, data, end, parents, stored.str, tag.size)
+
+    def _text(self, shape: tuple[int, ...], parents: tuple[int, ...], stop: int) -> Place | None:
+        """Where letters are, in UTF-8 or UTF-16, if they are there and no more than announced."""
+        at = self._body.at
+        if at + 8 > stop:
+            return None
+        tag = self._tag()
+        data = at + (8 if tag.data is None else 4)
+        if tag.type not in _LETTERS or data + tag.size > stop or tag.size > 4 * math.prod(shape):
+            return None
+        stored = np.dtype(self._order + _LETTERS[tag.type])
+        size = tag.size // stored.itemsize * stored.itemsize
+        return Place(*self._element, at, data, stop, parents, stored.str, size)
 
     def _fields(self, path: str, parents: tuple[int, ...], stop: int) -> None:
         part = self._part((5,), 4, "length of field names")

@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..bands import Bands, from_envi
 from ..errors import MetadataWarning, ReadError, UnsupportedError, UsageError
 from ..settings import ReadOptions
 from . import hdf_axes
-from .mat_file import Contents, Variable
+from .mat_file import Contents, Variable, printable
 
 _LISTED = 8
+_LONGEST_UNIT = 32  # letters
 _NOT = {
     "complex": "complex, which is not supported; denoise magnitudes",
     "logical": "logical: a mask or labels, no measurements",
@@ -126,11 +128,31 @@ def bands_of(name: str, cube: Variable, contents: Contents, shape: tuple[int, in
         if fitting:
             # Text with the digits of their own type: a single 0.4268 is no 0.42680001258850098.
             keys[key] = "{" + ",".join(_text(v) for v in contents.values(fitting[0])) + "}"
-            if key == "wavelength" and (unit := _UNIT.search(fitting[0].name)):
-                keys["wavelength units"] = unit[1]
+            if key == "wavelength":
+                keys["wavelength units"] = _unit(fitting[0], contents)
         elif found and key == "wavelength" and math.prod(found[0].shape) > 1:  # a lone lambda is some parameter
             _warn_misfit(name, found[0], shape, options)
     return from_envi(keys, count, name)
+
+
+def _unit(wavelengths: Variable, contents: Contents) -> str:
+    """The unit at the end of the name, else what a text named so beside it says, else nothing."""
+    if found := _UNIT.search(wavelengths.name):
+        return found[1]
+    struct, _, own = wavelengths.name.rpartition(".")
+    habits = [hdf_axes.plain(own + end) for end in ("_units", "_unit")] + ["wavelengthunits", "wavelengthunit", "units"]
+    for variable in contents.variables:
+        inside, _, name = variable.name.rpartition(".")
+        said = variable.kind == "char" and variable.place and 0 < math.prod(variable.shape) <= _LONGEST_UNIT
+        if said and inside == struct and hdf_axes.plain(name) in habits:
+            return _letters(contents.values(variable))
+    return ""
+
+
+def _letters(codes: NDArray[Any]) -> str:
+    if codes.dtype.itemsize == 1:
+        return printable(codes.tobytes().decode("utf-8", "replace")).strip()
+    return printable("".join(chr(int(code)) for code in codes if 0 < code < 0x10000)).strip()
 
 
 def _text(value: Any) -> str:
