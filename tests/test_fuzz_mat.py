@@ -49,12 +49,12 @@ class Case(NamedTuple):
 def seeds() -> dict[str, tuple[bytes, ...]]:
     """Whole files in parts: those of version 5 as header and elements, before any are compressed."""
     cube = np.arange(120.0).reshape(5, 6, 4)
-    names = {"img": cube.astype("uint16"), "wavelength": np.arange(400.0, 404)[None], "units": "nm", "bbl": np.ones((1, 4)) > 0}
+    names = {"img": cube.astype("uint16"), "wavelength": np.arange(400.0, 404)[None], "bbl": np.ones((1, 4)) > 0}
     odd = {"cell": np.array([1, "a", cube], object), "sp": scipy.sparse.eye_array(3), "z": cube * 1j, "text": "words"}
     old = io.BytesIO()
     scipy.io.savemat(old, {"img": cube.reshape(30, 4), "units": "nm", "wl": np.arange(400.0, 404)[None]}, format="4")
     new = io.BytesIO()
-    scipy.io.savemat(new, names | odd | {"many": np.ones((2, 3, 4, 5))})
+    scipy.io.savemat(new, names | odd | {"many": np.ones((2, 3, 4, 5)), "units": "nm"})
     parts = {"4": (old.getvalue(),), "scipy": (new.getvalue(),)}
     for order, word in (("<", "little"), (">", "big")):
         inside = {"img": matrix("", cube, stored="i2", order=order), "wl": matrix("", np.ones((1, 4)), order=order)}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..cube import Cube, Geo, Window
-from ..errors import SceneTooLargeError, UsageError
+from ..errors import MetadataWarning, SceneTooLargeError, UsageError
 from ..settings import ReadOptions
 from . import hdf_axes, mat5, mat_plain, slots
 from .mat_choose import bands_of, choose
@@ -57,6 +58,8 @@ def _contents(name: str) -> Contents:
 
 def _describe(name: str, contents: Contents, options: ReadOptions) -> Cube:
     variable = choose(name, contents, options)
+    for fault in contents.faults:
+        warnings.warn(f"{fault}; the other variables are read", MetadataWarning, stacklevel=4)
     target, shape = _target(name, variable, options)
     size = math.prod(variable.shape) * np.dtype(variable.dtype).itemsize
     on_disk = os.path.getsize(name)
@@ -114,7 +117,7 @@ def _target(name: str, variable: Variable, options: ReadOptions) -> tuple[Target
     return Target(variable, slot, lambda array: hdf_axes.Folded(array, at, pair), stored), shape
 
 
-def _reader(contents: Contents, target: Target) -> Any:
+def _reader(contents: Contents, target: Target) -> Callable[[Window, Sequence[int]], NDArray[Any]]:
     dtype = target.variable.dtype
 
     def read_raw(window: Window, bands: Sequence[int]) -> NDArray[Any]:

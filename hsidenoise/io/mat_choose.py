@@ -31,8 +31,7 @@ _NOT = {
 _WAVELENGTHS = (
     "wavelength", "wavelengths", "centerwavelength", "centerwavelengths", "centrewavelengths", "centralwavelength",
     "centralwavelengths", "bandcenters", "bandcentres", "centers", "centres", "lambda", "lambdas", "wl", "wls", "wvl",
-    "wvls", "wave", "waves", "wavelen", "wlen", "wv", "lam", "bandsnm",
-    "bandsum",
+    "wvls", "wave", "waves", "wavelen", "wlen", "wv", "lam", "bandsnm", "bandsum",
 )  # fmt: skip
 _WIDTHS = ("fwhm", "fwhms", "bandwidth", "bandwidths")
 _FLAGS = ("bbl", "goodbands", "goodwavelengths")
