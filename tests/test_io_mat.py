@@ -501,6 +501,14 @@ def test_a_bomb_in_compressed_variables_is_refused_quickly(tmp_path):
     assert time.monotonic() - start < 1
 
 
+def test_millions_of_empty_elements_are_not_all_looked_at(tmp_path):
+    path = write5(tmp_path / "a.mat", np.array([14, 0] * 3_000_000, "<u4").tobytes())
+    start = time.monotonic()
+    with pytest.raises(UnsupportedError, match="without variables"):
+        open_cube(path)
+    assert time.monotonic() - start < 3
+
+
 def test_an_array_that_was_never_written_is_refused_and_allowed_on_demand(tmp_path):
     path = write73(tmp_path / "a.mat", {})
     with h5py.File(path, "r+") as file:

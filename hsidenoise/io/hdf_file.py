@@ -22,6 +22,7 @@ FAULTS = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 #: Rows of a scene whose chunks stay unpacked, and the memory that may take; one row of chunks is held in any case
 #: up to the larger limit, because without it every window would unpack all of them again.
 _ROWS, _CACHE, _MOST = 256, 256 * 2**20, 2**30
+_HELD = 32 * 2**20  # bytes of rows held back until their chunks are complete; of larger ones the cache takes care
 _EOF = re.compile(r"eof = (\d+).*stored_eof = (\d+)")
 _NETCDF = "This is a netCDF dimension"
 
@@ -250,4 +251,4 @@ def _chunk_rows(name: str, item: Any, slot: slots.Slot) -> int:
             raise WriteError(f"{name}: is packed by the HDF5 filter {code}, which can only be read here; write .tif")
     rows = int(item.chunks[slot.axes[1]])
     held = math.prod(item.shape) // item.shape[slot.axes[1]] * rows * item.dtype.itemsize
-    return rows if held <= _CACHE else 1
+    return rows if held <= _HELD else 1

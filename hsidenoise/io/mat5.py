@@ -183,7 +183,9 @@ def variables(name: str) -> tuple[list[Variable], list[str]]:
         if not order:
             raise ReadError(f"{name}: damaged: the header of a MATLAB 5 file is incomplete; fetch it again")
         at = HEADER
-        while at + 8 <= size and len(found) + len(faults) < MOST:
+        for _ in range(MOST):
+            if at + 8 > size:
+                break
             file.seek(at)
             type_, bytes_ = struct.unpack(f"{order}2I", file.read(8))
             stop = at + 8 + bytes_

@@ -59,7 +59,7 @@ def open_contents(name: str) -> Contents:
 
 def _walk(name: str, group: h5py.Group, path: str, depth: int, found: list[Variable], faults: list[str]) -> None:
     for key in group:
-        if len(found) >= MOST or key.startswith("#"):  # '#refs#' and '#subsystem#' are MATLAB's own
+        if len(found) + len(faults) >= MOST or key.startswith("#"):  # '#refs#' and '#subsystem#' are MATLAB's own
             continue
         own = f"{path}.{printable(key)}" if path else printable(key)
         try:
