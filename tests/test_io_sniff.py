@@ -6,14 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
-import scipy.io
-from netCDF4 import Dataset
 from scenes import pixels, write_envi, write_tiff
 
-from hsidenoise.errors import ReadError, UnsupportedError
+from hsidenoise.errors import ReadError
 from hsidenoise.io import open_cube
 
 ROOT = Path(__file__).parents[1]
@@ -42,22 +39,6 @@ def test_called_by_its_name(tmp_path: Path, content: bytes, message: str, name: 
         open_cube(tmp_path / name)
     assert "\n" not in str(caught.value)
     assert str(tmp_path / name) in str(caught.value)
-
-
-def test_containers_to_come_are_named(tmp_path: Path) -> None:
-    cube = np.zeros((3, 4, 5))
-    with h5py.File(tmp_path / "b.mat", "w", userblock_size=512) as file:
-        file["cube"] = cube
-    with (tmp_path / "b.mat").open("r+b") as raw:
-        raw.write(b"MATLAB 7.3 MAT-file")
-    scipy.io.savemat(tmp_path / "c.mat", {"cube": cube})
-    with Dataset(tmp_path / "d.nc", "w", format="NETCDF3_CLASSIC") as data:
-        data.createDimension("x", 3)
-    for name, kind in (("b.mat", "MATLAB"), ("c.mat", "MATLAB"), ("d.nc", "netCDF")):
-        renamed = tmp_path / f"{name}.tif"  # whatever it is called
-        (tmp_path / name).rename(renamed)
-        with pytest.raises(UnsupportedError, match=f"is a {kind} file"):
-            open_cube(renamed)
 
 
 def test_missing_files_and_folders(tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ __all__ = ["CubeWriter", "check_output", "create_cube", "describe_output", "gdal
 #: Readers of files that hold named arrays: module and function, by what `sniff.kind` calls the file.
 _ARRAYS: dict[str, tuple[str, str]] = {
     "HDF5": ("hdf", "open_hdf5"),
+    "MATLAB": ("mat", "open_mat"),
 }
-_LATER = {"HDF4", "netCDF", "MATLAB"}
+_LATER = {"HDF4", "netCDF"}
 _FAULTS = {
     "git-LFS pointer": "is a git-LFS pointer, not the file itself; run 'git lfs pull'",
     "HTML page": "is an HTML page saved under this name; the download failed, fetch it again",

@@ -6,7 +6,7 @@ import os
 import re
 
 from ..errors import ReadError
-from . import header
+from . import header, mat4
 
 _MAGIC = (
     (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"), (b"MM\0+", "TIFF"),
@@ -54,6 +54,8 @@ def kind(path: str) -> str:
     for magic, what in _MAGIC:
         if start.startswith(magic):
             return what
+    if start[124:128] in (b"\0\1IM", b"\1\0MI") or mat4.head(start):  # the text before that mark is free
+        return "MATLAB"
     if header.is_header(start):
         return "ENVI header"
     if _HTML.match(start):

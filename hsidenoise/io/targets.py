@@ -41,7 +41,7 @@ def output_driver(path: str | os.PathLike[str], of: str, like: Cube) -> str:
     if "copy" in like.layout and not of and (not suffix or suffix in like.layout["suffixes"]):
         return "copy"
     driver = _driver(text, of, like.layout.get("driver", ""))
-    if driver == "copy" and "copy" not in like.layout:
+    if driver == "copy" and ("copy" not in like.layout or (suffix not in like.layout["suffixes"] and not of)):
         raise UsageError(
             f"{text}: only an input of that format can be written like this, and {like.name} is {like.format}; "
             "use .tif (GeoTIFF), .img (ENVI) or .nc (netCDF)"
