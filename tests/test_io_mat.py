@@ -277,7 +277,7 @@ def test_a_matrix_can_be_one_band(tmp_path):
 
 def test_several_candidates_are_listed_with_the_way_to_choose(tmp_path):
     path = write(tmp_path / "a.mat", "5", {"noisy": cube(), "clean": cube("float32"), "gt": np.ones((5, 7))})
-    with pytest.raises(UnsupportedError) as error:
+    with pytest.raises(UsageError) as error:
         open_cube(path)
     said = str(error.value)
     assert "noisy (5x7x4 uint16), clean (5x7x4 single)" in said

@@ -44,9 +44,9 @@ def choose(name: str, contents: Contents, options: ReadOptions) -> Variable:
     Raises
     ------
     UsageError
-        ``--variable`` names none.
+        ``--variable`` names none; or without it, several can be the cube.
     UnsupportedError
-        It cannot be a cube; or without it, none can or several can.
+        It cannot be a cube; or without it, none can.
     ReadError
         Nothing can be, and something in the file is damaged.
     """
@@ -63,7 +63,7 @@ def choose(name: str, contents: Contents, options: ReadOptions) -> Variable:
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        raise UnsupportedError(
+        raise UsageError(
             f"{name}: {len(fitting)} arrays could be the cube: {_list(fitting)}; choose one by --variable NAME"
         )
     if contents.faults:
