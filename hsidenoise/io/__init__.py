@@ -85,6 +85,10 @@ def _open(name: str, options: ReadOptions) -> Cube:
         _refuse_arrays(name, options)
         return raster.open_raster(name)
     what = sniff.kind(name)
+    if what == "folder" or (what == "text" and _is_metadata(name)):
+        from . import folder
+
+        return folder.open_folder(name, options, open_cube)
     if what in _ARRAYS:
         module, function = _ARRAYS[what]
         reader: Callable[[str, ReadOptions], Cube] = getattr(import_module(f".{module}", __name__), function)
@@ -118,6 +122,12 @@ def _open(name: str, options: ReadOptions) -> Cube:
         raise ReadError(
             f"{name}: neither a format GDAL knows nor raw data with an ENVI header ({os.path.basename(name)}.hdr)"
         ) from error
+
+
+def _is_metadata(name: str) -> bool:
+    from . import sensors
+
+    return bool(sensors.scene_of_metadata(os.path.basename(name)))
 
 
 def _refuse_arrays(name: str, options: ReadOptions) -> None:

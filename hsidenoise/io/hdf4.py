@@ -17,7 +17,7 @@ from ..cube import Cube, Geo, Window
 from ..errors import MetadataWarning, ReadError, SceneTooLargeError, UnsupportedError, UsageError, WriteError
 from ..settings import ReadOptions
 from . import hdf4_probe, hdf_axes, hyperion, nodata, slots
-from .hdf4_file import Array, File, failing
+from .hdf4_file import Array, File, failing, require
 
 _INTERLEAVE = {(0, 1, 2): "band", (1, 0, 2): "line", (2, 0, 1): "pixel"}
 _SUFFIXES = (".hdf", ".hdf4", ".h4", ".he4", ".l1", ".l1a", ".l1_a", ".l1b", ".l1_b", ".l1r")
@@ -47,6 +47,7 @@ def open_hdf4(name: str, options: ReadOptions) -> Cube:
     UsageError
         Several data sets could be the scene, or its axes are not certain.
     """
+    require(name)
     hdf4_probe.check(name)
     file = File(name)
     try:

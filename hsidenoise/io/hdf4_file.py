@@ -26,7 +26,7 @@ LOCK = threading.RLock()
 class Array(NamedTuple):
     """A scientific data set as the file's directory describes it; `flaw` says why it cannot be a scene."""
 
-    index: int
+    number: int
     name: str
     shape: tuple[int, ...]
     dtype: str
@@ -44,21 +44,27 @@ class Array(NamedTuple):
         return int(np.prod(self.shape, dtype=object)) * np.dtype(self.dtype or "uint8").itemsize
 
 
-@contextlib.contextmanager
-def failing(name: str, what: str, error_class: type[HSIDenoiseError] = ReadError) -> Iterator[None]:
-    """The lock, and whatever pyhdf raises turned into one line about `name`.
+def require(name: str) -> None:
+    """Say what to install where pyhdf is not there.
 
     Raises
     ------
     UnsupportedError
-        pyhdf is not installed.
+        It is not.
     """
     try:
-        from pyhdf.error import HDF4Error
+        import pyhdf.SD  # noqa: F401
     except ImportError as error:
         raise UnsupportedError(
             f"{name}: HDF4 files need the package pyhdf; install it with: pip install 'hsidenoise[hdf4]'"
         ) from error
+
+
+@contextlib.contextmanager
+def failing(name: str, what: str, error_class: type[HSIDenoiseError] = ReadError) -> Iterator[None]:
+    """The lock, and whatever pyhdf raises turned into one line about `name`."""
+    from pyhdf.error import HDF4Error
+
     try:
         with LOCK:
             yield
@@ -131,7 +137,7 @@ class File:
 
     def values(self, array: Array) -> Values:
         """The values of a data set, still on disk."""
-        return Values(self.path, self._select(array.index), array)
+        return Values(self.path, self._select(array.number), array)
 
     def annotate(self, key: str, text: str) -> None:
         """Set a text attribute of the file."""

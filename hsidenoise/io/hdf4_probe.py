@@ -11,19 +11,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ..errors import HSIDenoiseError, ReadError
+from ..errors import ReadError
 from .hdf4_file import File
 
 _SECONDS = 60  # a whole directory takes less than one
+_REFUSED = 4  # its exit code when it says why
 
 
 def check(name: str) -> None:
     """Open the file, describe all of it, read the first value of each data set and close it, in another process.
 
+    Where that fails, this process never sees the file: failures leave the library in a state that ends worse later.
+
     Raises
     ------
     ReadError
-        That process crashed or did not come back.
+        The other process says why it cannot read the file, crashed, or did not come back.
     """
     if not sys.executable:  # embedded in a program that is no Python
         return
@@ -31,12 +34,13 @@ def check(name: str) -> None:
     paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
     try:
         done = subprocess.run(
-            [sys.executable, "-m", __name__, os.path.abspath(name)], env=os.environ | {"PYTHONPATH": paths},
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=_SECONDS,
-            check=False,
+            [sys.executable, "-m", __name__, name], env=os.environ | {"PYTHONPATH": paths}, stdin=subprocess.DEVNULL,
+            capture_output=True, timeout=_SECONDS, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise ReadError(f"{name}: damaged, the HDF4 library does not come back from reading it") from None
+    if done.returncode == _REFUSED:
+        raise ReadError(os.fsdecode(done.stdout))
     # Python itself ends with 0 to 3; a crash is a signal (negative here) or a large code of Windows.
     if not 0 <= done.returncode <= 3:
         raise ReadError(f"{name}: damaged, the HDF4 library crashes on it; fetch it again")
@@ -51,8 +55,10 @@ def main(path: str) -> None:
                 _ = file.values(array)[(0,) * len(array.shape)]
         file.attributes()
         file.close()
-    except HSIDenoiseError:
-        pass  # the asking process will find the same, and can say it better
+    except ReadError as error:
+        sys.stdout.buffer.write(os.fsencode(str(error)))
+        sys.stdout.flush()
+        os._exit(_REFUSED)  # without the library's own end, which may crash
 
 
 if __name__ == "__main__":
