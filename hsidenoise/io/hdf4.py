@@ -212,8 +212,10 @@ def _copy(name: str, path: str, array: Array, slot: slots.Slot, at: Any, rows: i
     The library changes compressed values only as a whole, so these wait in memory until all rows are there.
     """
     shutil.copyfile(name, path)
-    with failing(name, "the HDF4 library opens it only for reading; write .tif or .img instead", WriteError):
+    try:
         copy = File(path, writable=True)
+    except ReadError as error:
+        raise WriteError(f"{name}: the HDF4 library opens it only for reading; write .tif or .img instead") from error
     target = at(copy)
     whole = np.empty(target.shape, array.dtype) if array.compressed else None
     if whole is not None and slot.fixed:
@@ -226,7 +228,8 @@ def _copy(name: str, path: str, array: Array, slot: slots.Slot, at: Any, rows: i
             with failing(path, "its values cannot be written", WriteError):
                 if whole is not None:
                     target[tuple(slice(0, n) for n in whole.shape)] = whole
-                copy.annotate(_KEY, ", ".join(f"{k}: {v}" for k, v in provenance.items()))
+                if provenance:
+                    copy.annotate(_KEY, ", ".join(f"{k}: {v}" for k, v in provenance.items()))
         finally:
             copy.close()
 
