@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
 
 from hsidenoise.cube import Window
@@ -266,6 +267,69 @@ def test_scale_factors_are_carried_as_text_and_fill_values_as_nodata(tmp_path: P
         assert scene.nodata == (None,)
 
 
+GRID = """GROUP=SwathStructure
+END_GROUP=SwathStructure
+GROUP=GridStructure
+\tGROUP=GRID_1
+\t\tGridName="MODIS_Grid_500m_2D"
+\t\tXDim={cols}
+\t\tYDim=6
+\t\tUpperLeftPointMtrs=({left},{top})
+\t\tLowerRightMtrs=({right},{bottom})
+\t\tProjection={projection}
+\t\tZoneCode=-33
+\t\tProjParams=(6371007.181000,0,0,0,{meridian},0,0,0,0,0,0,0,0)
+\t\tSphereCode={sphere}
+\t\tGridOrigin=HDFE_GD_UL
+\t\tGROUP=DataField
+\t\t\tOBJECT=DataField_1
+\t\t\t\tDataFieldName="refl"
+\t\t\t\tDimList=("YDim","XDim")
+\t\t\tEND_OBJECT=DataField_1
+\t\tEND_GROUP=DataField
+\tEND_GROUP=GRID_1
+END_GROUP=GridStructure
+END
+"""
+
+
+def gridded(path: Path, **keys: Any) -> Path:
+    """A file with an HDF-EOS2 grid around its data set."""
+    write(path, {"refl": np.arange(48, dtype="int16").reshape(6, 8)})
+    usual = {"cols": 8, "left": -40, "top": 600, "right": 120, "bottom": 0, "meridian": 0, "sphere": -1}
+    file = SD(str(path), SDC.WRITE)
+    file.attr("StructMetadata.0").set(SDC.CHAR8, GRID.format(**usual | keys))
+    file.end()
+    return path
+
+
+def test_grids_of_hdf_eos_become_georeferencing(tmp_path: Path) -> None:
+    with open_cube(gridded(tmp_path / "s.hdf", projection="GCTP_SNSOID", meridian=-15030000)) as scene:
+        assert scene.geo.transform == (20, 0, -40, 0, -100, 600)
+        crs = CRS.from_wkt(scene.geo.crs or "").to_dict()
+        assert (crs["proj"], crs["R"], crs["lon_0"]) == ("sinu", 6371007.181, -15.5)
+        with create_cube(tmp_path / "s.tif", scene) as out:
+            out.write(0, scene.raw())
+    with rasterio.open(tmp_path / "s.tif") as tif:
+        assert tuple(tif.transform)[:6] == (20, 0, -40, 0, -100, 600)
+        assert tif.crs.to_dict() == crs
+    degrees = {"left": -120030000, "top": 10000000, "right": -119000000, "bottom": 9015036}
+    with open_cube(gridded(tmp_path / "g.hdf", projection="GCTP_GEO", **degrees)) as scene:
+        assert CRS.from_wkt(scene.geo.crs or "").to_epsg() == 4326
+        assert scene.geo.transform == pytest.approx((1.5 / 8, 0, -120.5, 0, -(1 - 0.26) / 6, 10))
+    with open_cube(gridded(tmp_path / "u.hdf", projection="GCTP_UTM", sphere=12)) as scene:
+        assert CRS.from_wkt(scene.geo.crs or "").to_epsg() == 32733
+    wrong: list[dict[str, Any]] = [{"projection": "GCTP_HOM"}, {"projection": "GCTP_UTM", "sphere": 0}]
+    wrong += [{"projection": "GCTP_GEO", "cols": 9}, {"projection": "GCTP_GEO", "left": "x"}]
+    for keys in wrong:
+        (tmp_path / "x.hdf").unlink(missing_ok=True)
+        gridded(tmp_path / "x.hdf", **keys)
+        with pytest.warns(MetadataWarning, match="grid is not understood"):
+            scene = open_cube(tmp_path / "x.hdf")
+        with scene:
+            assert (scene.geo.crs, scene.geo.transform) == (None, None)
+
+
 def test_without_pyhdf_the_message_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.hdf", {"v": np.ones((4, 5), "int16")})
     for module in ("pyhdf", "pyhdf.SD", "pyhdf.error"):
@@ -333,6 +397,7 @@ def test_real_files(shared: Path, tmp_path: Path) -> None:
     assert opened == 10
     modis = folder / "MOD09GA.A2008296.h14v17.006.2015181011753.hdf"
     with open_cube(modis, variable="sur_refl_b01_1") as scene:
+        assert scene.geo.transform == pytest.approx((463.3127165, 0, -4447802.078667, 0, -463.3127166, -8895604.157333))
         pixels = scene.raw()
         with create_cube(tmp_path / "m.hdf", scene) as out:
             out.write(0, pixels // 2)

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bands import Bands
-from ..cube import Cube, Geo, Window
+from ..cube import Cube, Window
 from ..errors import MetadataWarning, ReadError, SceneTooLargeError, UnsupportedError, UsageError, WriteError
 from ..settings import ReadOptions
-from . import hdf4_probe, hdf_axes, hyperion, nodata, slots
+from . import hdf4_probe, hdf_axes, hdfeos2, hyperion, nodata, slots
 from .hdf4_file import Array, File, failing, require
 
 _INTERLEAVE = {(0, 1, 2): "band", (1, 0, 2): "line", (2, 0, 1): "pixel"}
@@ -69,7 +69,8 @@ def _describe(name: str, file: File, options: ReadOptions) -> Cube:
     numbers = range(1, count + 1)
     own = array.attributes
     ignored = _nodata(name, own, array.dtype)
-    tags = {k: t for k, t in (("", _texts(own)), ("HDF4", _texts(file.attributes()))) if t}
+    general = file.attributes()
+    tags = {k: t for k, t in (("", _texts(own)), ("HDF4", _texts(general))) if t}
 
     def at(source: File) -> Any:
         values = source.values(array)
@@ -86,7 +87,7 @@ def _describe(name: str, file: File, options: ReadOptions) -> Cube:
         shape=(count, rows, cols),
         dtype=array.dtype,
         bands=hyperion.bands(numbers) if product else Bands(count),
-        geo=Geo(),
+        geo=hdfeos2.geo(name, general, array.name, rows, cols),
         nodata=(ignored,) * count,
         scale=hyperion.scale(numbers, array.dtype == "int16") if product else (1.0,) * count,
         offset=(0.0,) * count,
