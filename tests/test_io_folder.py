@@ -184,6 +184,13 @@ def test_two_scenes_in_one_folder(landsat: Path) -> None:
         assert cube.shape[0] == 7
 
 
+def test_two_files_for_one_band(tmp_path: Path) -> None:
+    for level in ("L1T", "L1GST"):
+        write(tmp_path / f"{EO1}_B020_{level}.TIF", numbered(1, dtype="int16")[0])
+    with pytest.raises(UsageError, match="has several files for one band"):
+        open_cube(tmp_path)
+
+
 def test_sentinel_2_as_delivered(sentinel: Path) -> None:
     with incomplete(sentinel / "R10m", "left out: T32TQM.*TCI_10m") as cube:
         assert cube.bands.names == ("B02", "B03", "B04", "B08")

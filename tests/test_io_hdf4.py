@@ -194,6 +194,12 @@ def test_compressed_values_are_written_too(tmp_path: Path) -> None:
     path = write(tmp_path / "four.hdf", {"v": four}, compress=True)
     with open_cube(path, axes="1byx") as scene, create_cube(tmp_path / "four_out.hdf", scene) as out:
         out.write(0, scene.raw() * 0)
+    table = np.arange(4 * 30, dtype="int16").reshape(4, 30)
+    path = write(tmp_path / "Größe.hdf", {"v": table}, compress=True)
+    with open_cube(path, shape="5x6", axes="byx") as scene, create_cube(tmp_path / "table.hdf", scene) as out:
+        for row in range(5):
+            out.write(row, scene.raw(Window(row, row + 1, 0, 6)) * np.int16(2))
+    np.testing.assert_array_equal(values(tmp_path / "table.hdf"), table * 2)
     expected = four.copy()
     expected[1] = 0  # only the place that --axes names
     np.testing.assert_array_equal(values(tmp_path / "four_out.hdf"), expected)

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,12 +72,11 @@ def _describe(name: str, file: File, options: ReadOptions) -> Cube:
     general = file.attributes()
     tags = {k: t for k, t in (("", _texts(own)), ("HDF4", _texts(general))) if t}
 
-    def at(source: File) -> Any:
-        values = source.values(array)
+    def cube_of(values: Any) -> Any:
         return hdf_axes.Folded(values, *folded) if folded else values
 
     def read_raw(window: Window, bands: Sequence[int]) -> NDArray[Any]:
-        return slots.read(lambda _: at(file), [slot], window, bands)
+        return slots.read(lambda _: cube_of(file.values(array)), [slot], window, bands)
 
     rows, cols = shape[slot.axes[1]], shape[slot.axes[2]]
     suffix = os.path.splitext(name)[1].lower()
@@ -100,7 +99,7 @@ def _describe(name: str, file: File, options: ReadOptions) -> Cube:
             "interleave": _INTERLEAVE.get(slot.axes, ""),
             "files": (name,),
             "suffixes": tuple(dict.fromkeys((*_SUFFIXES, *([suffix] if suffix else [])))),
-            "copy": lambda path: _copy(name, path, array, slot, at, rows),
+            "copy": lambda path: _copy(name, path, array, slot, cube_of, rows),
         },
         on_close=file.close,
     )
@@ -207,7 +206,9 @@ def _texts(attributes: Mapping[str, Any]) -> dict[str, str]:
     return {k.replace("=", "_"): text(v) for k, v in attributes.items()}
 
 
-def _copy(name: str, path: str, array: Array, slot: slots.Slot, at: Any, rows: int) -> slots.Copy:
+def _copy(
+    name: str, path: str, array: Array, slot: slots.Slot, cube_of: Callable[[Any], Any], rows: int
+) -> slots.Copy:  # fmt: skip
     """A copy of the file in which this data set is written anew; nothing else in it is touched.
 
     The library changes compressed values only as a whole, so these wait in memory until all rows are there.
@@ -217,10 +218,11 @@ def _copy(name: str, path: str, array: Array, slot: slots.Slot, at: Any, rows: i
         copy = File(path, writable=True)
     except ReadError as error:
         raise WriteError(f"{name}: the HDF4 library opens it only for reading; write .tif or .img instead") from error
-    target = at(copy)
-    whole = np.empty(target.shape, array.dtype) if array.compressed else None
-    if whole is not None and slot.fixed:
-        whole[...] = target[tuple(slice(0, n) for n in target.shape)]
+    stored = copy.values(array)
+    everything = tuple(slice(0, n) for n in array.shape)
+    whole = np.empty(array.shape, array.dtype) if array.compressed else None
+    if whole is not None and slot.fixed:  # what else it holds
+        whole[...] = stored[everything]
 
     def finish(provenance: Mapping[str, str] | None) -> None:
         try:
@@ -228,10 +230,11 @@ def _copy(name: str, path: str, array: Array, slot: slots.Slot, at: Any, rows: i
                 return
             with failing(path, "its values cannot be written", WriteError):
                 if whole is not None:
-                    target[tuple(slice(0, n) for n in whole.shape)] = whole
+                    stored[everything] = whole
                 if provenance:
                     copy.annotate(_KEY, ", ".join(f"{k}: {v}" for k, v in provenance.items()))
         finally:
             copy.close()
 
-    return slots.SlotCopy(lambda _: target if whole is None else whole, [slot], rows, 1, finish)
+    target = cube_of(stored if whole is None else whole)
+    return slots.SlotCopy(lambda _: target, [slot], rows, 1, finish)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import HSIDenoiseError, ReadError, UnsupportedError
+from ..errors import HSIDenoiseError, ReadError, UnsupportedError, WriteError
 
 # Number types of HDF4 by code; pyhdf gives their values in native byte order.
 _TYPES = {3: "uint8", 5: "float32", 6: "float64", 20: "int8", 21: "uint8", 22: "int16", 23: "uint16", 24: "int32",
@@ -179,4 +179,5 @@ class Values:
 
     def __setitem__(self, key: tuple[Any, ...], values: NDArray[Any]) -> None:
         start, count = self._place(key)
-        self._item.set(np.ascontiguousarray(values.reshape(count), self._array.dtype), start, count)
+        with failing(self._path, f"the values of {self._array.name} cannot be written", WriteError):
+            self._item.set(np.ascontiguousarray(values.reshape(count), self._array.dtype), start, count)

@@ -24,7 +24,7 @@ _MSI = {"B01": (443, 20), "B02": (490, 65), "B03": (560, 35), "B04": (665, 30), 
 
 _TIFF = r"\.tiff?"
 _HYPERION = re.compile(r"(EO1H\w+)_B(\d{3})_(L1\w+)" + _TIFF, re.IGNORECASE)
-_LANDSAT = re.compile(r"(L([TECO])0?([4-9])\w*?)(?:_SR)?_B(\d{1,2})" + _TIFF, re.IGNORECASE)
+_LANDSAT = re.compile(r"(L([TECO])0?([4-9])\w*?)(?:_SR)?_B(?:AND)?(\d{1,2})" + _TIFF, re.IGNORECASE)
 _SENTINEL = re.compile(r"(?:(\w*?)_)?(B\d\d|B8A)(?:_[126]0m)?(?:\.jp2|" + _TIFF + ")", re.IGNORECASE)
 _CAVE = re.compile(r"(\w+_ms)_(\d\d)\.png", re.IGNORECASE)
 _S2_SCENE = re.compile(r"S2[A-D]_|(?:L2A_)?T\d\d[A-Z]{3}_", re.IGNORECASE)
@@ -76,38 +76,31 @@ def recognise(names: Sequence[str]) -> Product | None:
 
 
 def _hyperion(names: Sequence[str]) -> Product | None:
-    found = {int(m[2]): (n, m) for n in names if (m := _HYPERION.fullmatch(n)) and 1 <= int(m[2]) <= hyperion.BANDS}
-    if not found:
+    matches = [m for m in map(_HYPERION.fullmatch, names) if m and 1 <= int(m[2]) <= hyperion.BANDS]
+    if not matches:
         return None
-    numbers = sorted(found)
-    files = tuple(found[n][0] for n in numbers)
-    scenes = frozenset(m[1] for m in map(_HYPERION.fullmatch, names) if m)
+    matches.sort(key=lambda m: int(m[2]))
+    numbers = [int(m[2]) for m in matches]
     bands = hyperion.bands(numbers, [f"B{n:03}" for n in numbers])
+    files, scenes = tuple(m[0] for m in matches), frozenset(m[1] for m in matches)
     return Product("Hyperion", files, scenes, bands, hyperion.scale(numbers, signed=True))
 
 
 def _landsat(names: Sequence[str]) -> Product | None:
-    found = {}
-    scenes = set()
-    for name in names:
-        match = _LANDSAT.fullmatch(name)
-        if not match:
-            continue
-        sensor, satellite = match[2].upper(), int(match[3])
+    found = []
+    for match in filter(None, map(_LANDSAT.fullmatch, names)):
+        sensor, satellite, number = match[2].upper(), int(match[3]), int(match[4])
         table = _OLI if sensor in "CO" and satellite > 7 else _ETM if sensor == "E" else _TM if sensor == "T" else {}
-        number = str(int(match[4]))
-        if number in table:
-            found[int(number)] = (name, table[number])
-            scenes.add(match[1])
+        if str(number) in table:
+            found.append((number, match[0], match[1], table[str(number)]))
     if not found:
         return None
-    order = sorted(found)
-    limits = [found[n][1] for n in order]
+    found.sort()
     bands = Bands(
-        len(order), tuple((a + b) / 2 for a, b in limits), tuple(float(b - a) for a, b in limits),
-        names=tuple(f"B{n}" for n in order),
+        len(found), tuple((a + b) / 2 for *_, (a, b) in found), tuple(float(b - a) for *_, (a, b) in found),
+        names=tuple(f"B{n}" for n, *_ in found),
     )  # fmt: skip
-    return Product("Landsat", tuple(found[n][0] for n in order), frozenset(scenes), bands)
+    return Product("Landsat", tuple(f for _, f, *_ in found), frozenset(scene for _, _, scene, _ in found), bands)
 
 
 def _sentinel(names: Sequence[str]) -> Product | None:
