@@ -296,6 +296,12 @@ def test_what_is_in_the_way_is_said(tmp_path: Path) -> None:
     refused(ReadError, r"a2.tif: .*truncated")
 
 
+def test_metadata_without_bands(tmp_path: Path) -> None:
+    (tmp_path / f"{L8}_MTL.txt").write_text("GROUP = LANDSAT_METADATA_FILE\n")
+    with pytest.raises(UnsupportedError, match=r"MTL.txt: no bands of this scene lie beside it"):
+        open_cube(tmp_path / f"{L8}_MTL.txt")
+
+
 def test_outputs_stay_out_of_an_input_folder(landsat: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(landsat)

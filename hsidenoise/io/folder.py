@@ -90,7 +90,7 @@ def open_folder(name: str, options: ReadOptions, open_file: Callable[[str], Cube
     folder = os.path.dirname(name) if scene else name
     found = [n for n in images(folder or ".") if n.startswith(scene)]
     if not found:
-        raise UnsupportedError(f"{name}: {_nothing(folder)}")
+        raise UnsupportedError(f"{name}: {'no bands of this scene lie beside it' if scene else _nothing(folder)}")
     product = sensors.recognise(found)
     if product and product.name != "Sentinel-2" and len(product.scenes) > 1:
         listed = ", ".join(sorted(product.scenes))

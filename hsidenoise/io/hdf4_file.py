@@ -173,7 +173,8 @@ class Values:
 
     def __getitem__(self, key: tuple[Any, ...]) -> NDArray[Any]:
         start, count = self._place(key)
-        with failing(self._path, f"damaged, the values of {self._array.name} cannot be read"):
+        what = f"the values of {self._array.name} are damaged, or compressed by a method this HDF4 library lacks"
+        with failing(self._path, what):
             part = np.asarray(self._item.get(start, count), self._array.dtype)
         return part.reshape([n for n, k in zip(count, key, strict=True) if isinstance(k, slice)])
 

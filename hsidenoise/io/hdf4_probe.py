@@ -29,14 +29,16 @@ def check(name: str) -> None:
     ReadError
         The other process says why it cannot read the file, crashed, or did not come back.
     """
-    if not sys.executable:  # embedded in a program that is no Python
+    if not sys.executable or getattr(sys, "frozen", False):  # inside of a program that is no Python
         return
     root = str(Path(__file__).parents[2])
     paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
+    # -P: a folder full of data is no place to import modules from.
+    command = [sys.executable, "-P", "-m", __name__, name]
     try:
         done = subprocess.run(
-            [sys.executable, "-m", __name__, name], env=os.environ | {"PYTHONPATH": paths}, stdin=subprocess.DEVNULL,
-            capture_output=True, timeout=_SECONDS, check=False,
+            command, env=os.environ | {"PYTHONPATH": paths}, stdin=subprocess.DEVNULL, capture_output=True,
+            timeout=_SECONDS, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise ReadError(f"{name}: damaged, the HDF4 library does not come back from reading it") from None
