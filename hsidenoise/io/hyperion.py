@@ -1,8 +1,8 @@
 """EO-1 Hyperion: the 242 bands' wavelengths and widths, which of them are calibrated, and what their numbers mean.
 
 Source: USGS, EO-1 Hyperion spectral coverage table (average wavelength and FWHM of each band over the swath), and the
-EO-1 User Guide: bands 1 to 70 are VNIR, 71 to 242 SWIR; only 8 to 57 and 77 to 224 are calibrated, the others hold
-zeros. Radiance in W/(m2 sr um) is DN/40 (VNIR) and DN/80 (SWIR) in signed products, DN/100 in the first, unsigned ones.
+EO-1 User Guide: bands 1 to 70 are VNIR, 71 to 242 SWIR; only 8 to 57 and 77 to 224 are calibrated, the others mostly
+hold zeros. Radiance in W/(m2 sr um) is DN/40 (VNIR) and DN/80 (SWIR) in signed products, DN/100 in the first, unsigned ones.
 """
 
 from __future__ import annotations
