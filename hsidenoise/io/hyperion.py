@@ -2,7 +2,8 @@
 
 Source: USGS, EO-1 Hyperion spectral coverage table (average wavelength and FWHM of each band over the swath), and the
 EO-1 User Guide: bands 1 to 70 are VNIR, 71 to 242 SWIR; only 8 to 57 and 77 to 224 are calibrated, the others mostly
-hold zeros. Radiance in W/(m2 sr um) is DN/40 (VNIR) and DN/80 (SWIR) in signed products, DN/100 in the first, unsigned ones.
+hold zeros. Radiance in W/(m2 sr um) is DN/40 (VNIR) and DN/80 (SWIR) in signed products, DN/100 in the first ones,
+which were unsigned.
 """
 
 from __future__ import annotations
