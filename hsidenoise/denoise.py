@@ -91,7 +91,7 @@ def run(
         provenance = {
             "software": f"hsidenoise {__version__}",
             "model": f"{card.name} sha256:{record['model']['sha256'][:12] or 'none'}",
-            "source": os.path.basename(os.fspath(scene)),
+            "source": os.path.basename(os.path.normpath(scene)),
             "bands": f"{len(job.denoised)} of {cube.shape[0]} denoised",
             "date": _stamp(),
         }

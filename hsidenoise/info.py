@@ -14,7 +14,7 @@ from .cube import Cube, Window
 from .settings import ReadOptions
 
 _BLOCK = 32 * 2**20  # bytes of float32 read at a time for the noise estimate
-_PACKAGES = ("torch", "numpy", "scipy", "rasterio", "h5py", "netCDF4", "tifffile", "spectral", "safetensors")
+_PACKAGES = ("torch", "numpy", "scipy", "rasterio", "h5py", "netCDF4", "tifffile", "spectral", "safetensors", "pyhdf")
 
 
 def describe(

@@ -13,7 +13,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "hsidenoise"
 LINES = 450
-HEAVY = ("torch", "matplotlib", "scipy", "rasterio", "h5py", "netCDF4", "spectral", "tifffile", "jinja2")
+HEAVY = ("torch", "matplotlib", "scipy", "rasterio", "h5py", "netCDF4", "pyhdf", "spectral", "tifffile", "jinja2")
 
 # A module imports from lower floors, and from its own floor within its own folder.
 FLOORS: dict[int, str] = {

@@ -22,7 +22,10 @@ FILES = ROOT.parent / "shared" / "files"
 pytestmark = pytest.mark.skipif(not FILES.is_dir(), reason="the folder of sample files is not beside the project")
 
 GOOD = ["envi", "envi/snap_merge1", "envi/snap_meris", "geotiff", "jp2", "vrt", "ehdr"]
-BAD = ["tiff", "jp2", "ehdr", "envi_lfs", "envi_hdr_without_data", "derived/envi", "derived/tif", "mat", "derived/mat"]
+BAD = [
+    "tiff", "jp2", "ehdr", "envi_lfs", "envi_hdr_without_data", "hdf4", "mat", "derived/envi", "derived/mat",
+    "derived/tif",
+]  # fmt: skip
 LARGE = 4_000_000  # pixels; larger scenes are opened and read in part, not copied
 # No rasters: sidecars and archives.
 NOT_SCENES = (".aux.xml", ".csv", ".prj", ".tfw", ".tab", ".txt", ".xml", ".rpb", ".rpc", ".j2w", ".tar")

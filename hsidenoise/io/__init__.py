@@ -21,10 +21,11 @@ __all__ = ["CubeWriter", "check_output", "create_cube", "describe_output", "gdal
 
 #: Readers of files that hold named arrays: module and function, by what `sniff.kind` calls the file.
 _ARRAYS: dict[str, tuple[str, str]] = {
+    "HDF4": ("hdf4", "open_hdf4"),
     "HDF5": ("hdf", "open_hdf5"),
     "MATLAB": ("mat", "open_mat"),
 }
-_LATER = {"HDF4", "netCDF"}
+_LATER = {"netCDF"}
 _FAULTS = {
     "git-LFS pointer": "is a git-LFS pointer, not the file itself; run 'git lfs pull'",
     "HTML page": "is an HTML page saved under this name; the download failed, fetch it again",
@@ -88,6 +89,10 @@ def _open(name: str, options: ReadOptions) -> Cube:
         _refuse_arrays(name, options)
         return raster.open_raster(name)
     what = sniff.kind(name)
+    if what == "folder" or (what == "text" and _is_metadata(name)):
+        from . import folder
+
+        return folder.open_folder(name, options, open_cube)
     if what in _ARRAYS:
         module, function = _ARRAYS[what]
         reader: Callable[[str, ReadOptions], Cube] = getattr(import_module(f".{module}", __name__), function)
@@ -121,6 +126,12 @@ def _open(name: str, options: ReadOptions) -> Cube:
         raise ReadError(
             f"{name}: neither a format GDAL knows nor raw data with an ENVI header ({os.path.basename(name)}.hdr)"
         ) from error
+
+
+def _is_metadata(name: str) -> bool:
+    from . import sensors
+
+    return bool(sensors.scene_of_metadata(os.path.basename(name)))
 
 
 def _refuse_arrays(name: str, options: ReadOptions) -> None:

@@ -29,15 +29,15 @@ def is_gdal_name(name: str) -> bool:
 
 
 def kind(path: str) -> str:
-    """``TIFF``, ``HDF5``, ``gzip``, ``ENVI header``, ``HTML page``, ``text`` ... or ``""`` where no magic is known.
+    """``TIFF``, ``HDF5``, ``folder``, ``ENVI header``, ``HTML page``, ``text`` ... or ``""`` where no magic is known.
 
     Raises
     ------
     ReadError
-        Missing, a directory, empty or not readable.
+        Missing, empty or not readable.
     """
     if os.path.isdir(path):
-        raise ReadError(f"{path}: is a directory; name the image file in it")
+        return "folder"
     try:
         with open(path, "rb") as file:
             start = file.read(4096)

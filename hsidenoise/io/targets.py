@@ -83,6 +83,8 @@ def _input_files(name: str) -> list[str]:
     from . import envi
     from .header import is_header
 
+    if os.path.isdir(name):
+        return [entry.path for entry in os.scandir(name) if entry.is_file()]
     if not os.path.isfile(name):
         return []
     files = [name]
@@ -115,7 +117,7 @@ def check_output(
     OutputExistsError
         The output (or its header or sidecar) exists, or is one of the inputs, be it through a link.
     UsageError
-        The folder is missing or cannot be written, or the name says no known format.
+        The folder is missing, cannot be written or is itself an input; or the name says no known format.
     """
     text = os.fspath(path)
     if sniff.is_gdal_name(text):
@@ -127,6 +129,9 @@ def check_output(
         raise UsageError(f"{text}: the folder {folder} does not exist; create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"{text}: the folder {folder} cannot be written; choose another")
+    for name in inputs:
+        if os.path.isdir(name) and os.path.samefile(name, folder):
+            raise UsageError(f"{text}: lies in the input folder, where it would be taken for a band; choose another")
     driver = _driver(text, of, "ENVI")  # without a suffix it may become ENVI, so guard its header too
     targets = [t for t in (text, *occupied(data_path(text, driver), driver)) if os.path.lexists(t)]
     for source in (f for name in inputs for f in _input_files(os.fspath(name))):
