@@ -61,9 +61,9 @@ def test_dictionaries_are_strided_convolutions_and_their_transposes(way, size, s
 
     kernel = torch.randn(atoms, bands, size, size)
     expected = F.conv2d(image[..., :height, :width], kernel, stride=stride)
-    found = apply.analyse_shared(cells, apply.shared(kernel))
-    torch.testing.assert_close(found.permute(0, 3, 1, 2), expected, **close)
     codes = torch.randn(2, atoms, rows, cols)
+    found = apply.analyse_shared(cells, apply.shared(kernel), codes.permute(0, 2, 3, 1))
+    torch.testing.assert_close(found.permute(0, 3, 1, 2), codes + expected, **close)
     expected = F.pad(F.conv_transpose2d(codes, kernel, stride=stride), beyond)
     found = apply.spread_shared(codes.permute(0, 2, 3, 1), apply.shared(kernel, transpose=True))
     torch.testing.assert_close(found, cells_of(expected, stride), **close)
@@ -71,9 +71,9 @@ def test_dictionaries_are_strided_convolutions_and_their_transposes(way, size, s
     kernel = torch.randn(atoms, 3, size, size)
     strides = {"stride": (1, stride, stride), "padding": (1, 0, 0)}
     expected = F.conv3d(image[:, None, :, :height, :width], kernel[:, None], **strides)
-    found = apply.analyse_local(cells, apply.local(kernel))
-    torch.testing.assert_close(found.permute(0, 4, 1, 2, 3), expected, **close)
     codes = torch.randn(2, bands, rows, cols, atoms)
+    found = apply.analyse_local(cells, apply.local(kernel), codes)
+    torch.testing.assert_close(found, codes + expected.permute(0, 2, 3, 4, 1), **close)
     expected = F.conv_transpose3d(codes.permute(0, 4, 1, 2, 3), kernel[:, None], **strides)[:, 0]
     none, nothing = torch.zeros(2, rows, cols, 1), torch.zeros(1, bands, size, size)
     found = apply.spread(none, apply.shared(nothing, transpose=True), codes, apply.local(kernel, transpose=True))

@@ -301,13 +301,13 @@ class DECSC(nn.Module):
         """
         s, h = z
         apply = self.dictionaries
-        left = y - apply.spread(s, packed.spread_shared, h, packed.spread_local)
+        left = minus(y, apply.spread(s, packed.spread_shared, h, packed.spread_local))
         before = s
-        s = apply.analyse_shared(weigh(left, packed.weight), packed.analyse_shared).add_(s)
+        s = apply.analyse_shared(weigh(left, packed.weight), packed.analyse_shared, s)
         s = self.net1(layers.soft_threshold(s, packed.theta_shared))
         s = s if self.config.shrink == 1 else s * self.config.shrink
-        left = left - apply.spread_shared(s - before, packed.spread_shared)  # y - K S - D H, S the new one
-        h = apply.analyse_local(weigh(left, packed.weight), packed.analyse_local).add_(h)
+        left = minus(left, apply.spread_shared(s - before, packed.spread_shared))  # y - K S - D H, S the new one
+        h = apply.analyse_local(weigh(left, packed.weight), packed.analyse_local, h)
         h = self.net2(layers.soft_threshold(h, packed.theta_local), packed.enhancement, packed.gate)
         h = h if self.config.shrink == 1 else h * self.config.shrink
         return s, h
@@ -400,6 +400,11 @@ class DECSC(nn.Module):
 def weigh(residual: Tensor, weight: Tensor | None) -> Tensor:
     """The residual times each band's weight; as it is where bands are not weighted."""
     return residual if weight is None else residual * weight
+
+
+def minus(x: Tensor, fresh: Tensor) -> Tensor:
+    """The difference, in the memory of `fresh` where no gradient needs that."""
+    return x - fresh if torch.is_grad_enabled() else torch.sub(x, fresh, out=fresh)
 
 
 def build(arch: str, init: str = "frame", **changes: Any) -> DECSC:

@@ -30,14 +30,14 @@ class Dictionaries(Protocol):
     def local(self, kernel: Tensor, *, transpose: bool = False) -> Tensor:
         """A 3-D dictionary made ready."""
 
-    def analyse_shared(self, image: Tensor, ready: Tensor) -> Tensor:
-        """W_K: image to shared codes."""
+    def analyse_shared(self, image: Tensor, ready: Tensor, codes: Tensor) -> Tensor:
+        """Codes + W_K image: shared codes."""
 
     def spread_shared(self, codes: Tensor, ready: Tensor) -> Tensor:
         """K: shared codes to image."""
 
-    def analyse_local(self, image: Tensor, ready: Tensor) -> Tensor:
-        """W_D: image to local codes."""
+    def analyse_local(self, image: Tensor, ready: Tensor, codes: Tensor) -> Tensor:
+        """Codes + W_D image: local codes."""
 
     def spread(self, shared: Tensor, ready_shared: Tensor, local: Tensor, ready_local: Tensor) -> Tensor:
         """K and D: both codes to the image they explain together."""
@@ -68,18 +68,18 @@ class Dense:
         ready = pack_kernel(kernel, self.stride).transpose(1, 2)
         return transpose_kernel(ready) if transpose else ready
 
-    def analyse_shared(self, image: Tensor, ready: Tensor) -> Tensor:
+    def analyse_shared(self, image: Tensor, ready: Tensor, codes: Tensor) -> Tensor:
         """See `Dictionaries`."""
-        return conv2d(image.permute(0, 2, 3, 1, 4).flatten(3), ready)
+        return conv2d(image.permute(0, 2, 3, 1, 4).flatten(3), ready).add_(codes)
 
     def spread_shared(self, codes: Tensor, ready: Tensor) -> Tensor:
         """See `Dictionaries`."""
         out = conv2d(codes, ready, padding=ready.shape[-1] - 1)
         return out.reshape(*out.shape[:3], -1, self.stride**2).permute(0, 3, 1, 2, 4)
 
-    def analyse_local(self, image: Tensor, ready: Tensor) -> Tensor:
+    def analyse_local(self, image: Tensor, ready: Tensor, codes: Tensor) -> Tensor:
         """See `Dictionaries`."""
-        return conv3d(image, ready, padding=(1, 0, 0))
+        return conv3d(image, ready, padding=(1, 0, 0)).add_(codes)
 
     def spread(self, shared: Tensor, ready_shared: Tensor, local: Tensor, ready_local: Tensor) -> Tensor:
         """See `Dictionaries`."""
@@ -114,22 +114,22 @@ class Gathered:
         ready = self._ordered(kernel).permute(1, 2, 0)[:, None]
         return ready.flip(0).transpose(2, 3) if transpose else ready
 
-    def analyse_shared(self, image: Tensor, ready: Tensor) -> Tensor:
+    def analyse_shared(self, image: Tensor, ready: Tensor, codes: Tensor) -> Tensor:
         """See `Dictionaries`."""
-        codes: Tensor = self._gather(image.permute(0, 2, 3, 1, 4), (1, 2)).flatten(3) @ ready
-        return codes
+        patches = self._gather(image.permute(0, 2, 3, 1, 4), (1, 2)).flatten(3)
+        return torch.addmm(codes.flatten(0, 2), patches.flatten(0, 2), ready).view(codes.shape)
 
     def spread_shared(self, codes: Tensor, ready: Tensor) -> Tensor:
         """See `Dictionaries`."""
         return self._scatter(self._patches(codes, ready))
 
-    def analyse_local(self, image: Tensor, ready: Tensor) -> Tensor:
+    def analyse_local(self, image: Tensor, ready: Tensor, codes: Tensor) -> Tensor:
         """See `Dictionaries`."""
-        return _three_bands(self._gather(image), ready)
+        return _three_bands(self._gather(image), ready, codes)
 
     def spread(self, shared: Tensor, ready_shared: Tensor, local: Tensor, ready_local: Tensor) -> Tensor:
         """See `Dictionaries`."""
-        return self._scatter(_three_bands(local, ready_local).add_(self._patches(shared, ready_shared)))
+        return self._scatter(_three_bands(local, ready_local, self._patches(shared, ready_shared)))
 
     def _patches(self, codes: Tensor, ready: Tensor) -> Tensor:
         """The pixels under each atom, (N, B, h', w', k^2)."""
@@ -166,12 +166,12 @@ class Gathered:
         return image.flatten(4)
 
 
-def _three_bands(x: Tensor, ready: Tensor) -> Tensor:
-    """(N, B, h, w, C) times a matrix each for the band before, the band itself and the one after: (N, B, h, w, C')."""
+def _three_bands(x: Tensor, ready: Tensor, start: Tensor) -> Tensor:
+    """`start` + (N, B, h, w, C) times a matrix for the band before, the band itself, the one after: (N, B, h, w, C')."""
     n, bands, h, w, channels = x.shape
     x = x.reshape(n, -1, channels)
     before, here, after = ready.expand(-1, n, -1, -1)
-    out = torch.bmm(x, here)
+    out = torch.baddbmm(start.reshape(n, bands * h * w, -1), x, here)
     if bands > 1:
         out[:, h * w :].baddbmm_(x[:, : -h * w], before)
         out[:, : -h * w].baddbmm_(x[:, h * w :], after)
