@@ -32,10 +32,10 @@ METHODS = ("noisy", "auto", "dct", "mnf", "wavelet", "nlm", "tv", "bm4d")
 
 
 def ours(noisy: np.ndarray, folder: Path, model: str) -> np.ndarray:
-    """(rows, cols, bands) through files and `hsidenoise.denoise.run`."""
+    """(rows, cols, bands) through files and `hsidenoise.run.run`."""
     import rasterio
 
-    from hsidenoise.denoise import run
+    from hsidenoise.run import run
 
     scene, clean = folder / "noisy.tif", folder / "clean.tif"
     rows, cols, bands = noisy.shape

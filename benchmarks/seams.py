@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
-from hsidenoise.denoise import run
+from hsidenoise.run import run
 
 
 def main() -> None:

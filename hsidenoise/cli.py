@@ -140,11 +140,11 @@ def run(
 ) -> None:
     """Denoise one scene."""
     with failing_in_one_line(quiet):
-        from . import denoise
+        from . import run as run_
         from .summary import describe_plan, describe_run
 
         options = build(RunOptions, fields)
-        record = denoise.run(scene, output, options, quiet=quiet)
+        record = run_.run(scene, output, options, quiet=quiet)
         if json:
             answer(record)
         elif options.dry_run:

@@ -84,20 +84,12 @@ def evaluate(cubes: Sequence[Path], options: EvaluateOptions | None = None, **ch
 
 
 def denoise_array(noisy: Pixels, engine: Engine, tile: int = 0, nodata: float | None = None) -> Pixels:
-    """What `hsidenoise.denoise.run` makes of an array (bands, rows, cols); bands left alone come back as they are."""
-    from .denoise import denoise_rows
+    """What `hsidenoise.run.run` makes of an array (bands, rows, cols); bands left alone come back as they are."""
+    from .run import output_rows
 
     cube = Cube.of(noisy, nodata)
     job = prepare(cube, set(range(len(noisy))), engine, tile)
-    result = noisy.copy()
-    window = cube.window()
-    usual = job.front.usual(noisy[job.front.bands], 0) & cube.read(window, job.front.bands)[1]
-    place = {b: i for i, b in enumerate(job.front.bands)}
-    for start, block in denoise_rows(cube, job, engine, []):
-        stop = start + block.shape[1]
-        for i, b in enumerate(job.denoised):
-            np.copyto(result[b, start:stop], block[i], where=usual[place[b], start:stop])
-    return result
+    return np.concatenate([rows.block for rows in output_rows(cube, job, engine, cube.dtype, [])], axis=1)
 
 
 def score(clean: Pixels, result: Pixels) -> dict[str, float]:

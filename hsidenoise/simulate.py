@@ -22,7 +22,7 @@ def simulate(
     scene: str | os.PathLike[str], output: str | os.PathLike[str], options: SimulateOptions | None = None, *,
     quiet: bool = False, **changes: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Add noise to a scene; everything else is kept as `hsidenoise.denoise.run` keeps it.
+    """Add noise to a scene; everything else is kept as `hsidenoise.run.run` keeps it.
 
     Noise is drawn on the scale of [0, 1] between the least valid value of the scene and its 99.95th percentile.
     The same seed gives the same noise, whatever the memory there is.

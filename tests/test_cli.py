@@ -260,7 +260,7 @@ def test_a_process_that_fails(scene, tmp_path):
 
 
 def test_a_slip_in_a_name_is_told_before_torch_is_loaded(scene, tmp_path):
-    script = "import sys; from hsidenoise import denoise\ntry: denoise.run('scene.tif', 'scene.tif')\n"
+    script = "import sys; from hsidenoise import run as verb\ntry: verb.run('scene.tif', 'scene.tif')\n"
     script += "except ValueError: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
                           capture_output=True, text=True, check=True)  # fmt: skip

@@ -51,9 +51,9 @@ def test_noisy_scores_are_those_of_the_noise(cubes):
 def test_an_array_through_the_engine_is_what_run_writes(tmp_path):
     import torch
 
-    from hsidenoise.denoise import run
     from hsidenoise.engine import Engine
     from hsidenoise.model.weights import find, load
+    from hsidenoise.run import run
 
     noisy = tiny.cube(20, 64, 72).astype(np.float32)
     scene = tiny.geotiff(tmp_path / "scene.tif", noisy)

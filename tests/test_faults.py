@@ -20,7 +20,7 @@ import tiny
 import torch
 from typer.testing import CliRunner
 
-from hsidenoise import denoise
+from hsidenoise import run as verb
 from hsidenoise.cli import app
 from hsidenoise.errors import HSIDenoiseError, ReadError, UsageError, WeightsError, WriteError
 from hsidenoise.model import weights as weights_
@@ -76,7 +76,7 @@ def parts(folder):
 
 
 def test_an_interrupt_while_an_output_is_created_leaves_nothing(weights, tmp_path, monkeypatch):
-    from hsidenoise.denoise import run
+    from hsidenoise.run import run
 
     create = rasterio.open
 
@@ -118,7 +118,7 @@ def test_signals_leave_nothing_under_the_outputs_names(weights, tmp_path):
     left = names(kill) - {"scene.img", "scene.hdr"}
     assert all(name.startswith(".out.") and name.endswith(".part") for name in left)
     # What it left is in nobody's way.
-    denoise.run(kill / "scene.img", kill / "out.img", model=weights, quiet=True)
+    verb.run(kill / "scene.img", kill / "out.img", model=weights, quiet=True)
     assert tiny.pixels(kill / "out.img").shape == (4, 40, 240)
 
 
@@ -173,23 +173,23 @@ def test_a_full_disk_is_one_line_and_no_output(scene, weights, tmp_path, output,
 
 def test_a_disk_without_room_is_seen_before_the_work(scene, weights, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    monkeypatch.setattr(denoise, "denoise_rows", lambda *a, **k: pytest.fail("the work began"))
+    monkeypatch.setattr(verb, "denoise_rows", lambda *a, **k: pytest.fail("the work began"))
     with pytest.raises(WriteError, match="left"):
-        denoise.run(scene, tmp_path / "out.tif", model=weights, quiet=True)
+        verb.run(scene, tmp_path / "out.tif", model=weights, quiet=True)
     assert names(tmp_path) == {"scene.tif"}
 
 
 def test_a_folder_that_cannot_be_written(scene, weights, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(UsageError, match="cannot be written; choose another"):
-        denoise.run(scene, tmp_path / "out.tif", model=weights, quiet=True)
+        verb.run(scene, tmp_path / "out.tif", model=weights, quiet=True)
 
 
 def test_a_fault_while_reporting_leaves_the_output(scene, weights, tmp_path, monkeypatch):
     """The scene is whole by then; only the report is not there."""
     monkeypatch.setattr("hsidenoise.report.Report.to_html", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        denoise.run(scene, tmp_path / "out.tif", model=weights, report=tmp_path / "r.html", quiet=True)
+        verb.run(scene, tmp_path / "out.tif", model=weights, report=tmp_path / "r.html", quiet=True)
     assert names(tmp_path) == {"scene.tif", "out.tif"}
     assert tiny.pixels(tmp_path / "out.tif").shape == (4, 40, 240)
 
@@ -249,7 +249,7 @@ def test_a_scene_that_vanishes_halfway(scene, weights, tmp_path, monkeypatch):
 
     monkeypatch.setattr(io, "open_cube", open_cube)
     with pytest.raises(ReadError, match="gone"):
-        denoise.run(scene, tmp_path / "out.tif", model=weights, tile=80, quiet=True)
+        verb.run(scene, tmp_path / "out.tif", model=weights, tile=80, quiet=True)
     assert names(tmp_path) == {"scene.tif"}
 
 
@@ -261,7 +261,7 @@ def test_the_input_is_never_touched(weights, tmp_path):
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
     for name, out in (("scene.tif", "a.tif"), ("scene.img", "b.img"), ("scene.hdr", "c.tif")):
         report = {"report": tmp_path / "r.html"} if name == "scene.tif" else {}
-        denoise.run(
+        verb.run(
             folder / name, tmp_path / out, model=weights, quiet=True, residual=tmp_path / f"removed_{out}", **report
         )
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()} == before
@@ -339,7 +339,7 @@ def test_shipped_weights_are_checked_against_their_sha256(scene, tmp_path, monke
     index = folder / "index.toml"
     index.write_text(f'[compact]\nfile = "compact.safetensors"\nsha256 = "{weights_.digest(file)}"\n')
     monkeypatch.setattr(weights_, "folder", lambda: folder)
-    record = denoise.run(scene, tmp_path / "out.tif", quiet=True, model="compact")
+    record = verb.run(scene, tmp_path / "out.tif", quiet=True, model="compact")
     assert record["model"]["sha256"] == weights_.digest(file)
     with rasterio.open(tmp_path / "out.tif") as out:
         assert out.tags(ns="HSIDENOISE")["model"] == f"compact sha256:{weights_.digest(file)[:12]}"
@@ -354,7 +354,7 @@ def test_shipped_weights_are_checked_against_their_sha256(scene, tmp_path, monke
         assert done.stderr.count("\n") == 1
     file.unlink()
     with pytest.raises(WeightsError, match="cannot be read"):
-        denoise.run(scene, tmp_path / "b.tif", quiet=True, model="compact")
+        verb.run(scene, tmp_path / "b.tif", quiet=True, model="compact")
     assert not (tmp_path / "b.tif").exists()
 
 

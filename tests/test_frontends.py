@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from hsidenoise.denoise import run
+from hsidenoise.run import run
 
 
 def denoised(scene, tmp_path, **options):

@@ -15,9 +15,9 @@ from rasterio.transform import Affine
 from scenes import write_envi
 
 from hsidenoise.cube import Cube, Window
-from hsidenoise.denoise import run
 from hsidenoise.errors import MetadataWarning, OutputExistsError, ReadError, UnsupportedError, UsageError
 from hsidenoise.io import check_output, folder, hyperion, open_cube
+from hsidenoise.run import run
 
 EO1 = "EO1H1930232005001110KF"
 L5, L8 = "LT52240631988227CUB02", "LC08_L2SP_224063_20200101_20200823_02_T1"

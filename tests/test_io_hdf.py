@@ -25,7 +25,6 @@ from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
 
 from hsidenoise.cube import Window
-from hsidenoise.denoise import run
 from hsidenoise.errors import (
     GuessedUnitsWarning,
     MetadataWarning,
@@ -36,6 +35,7 @@ from hsidenoise.errors import (
     UsageError,
 )  # fmt: skip
 from hsidenoise.io import create_cube, open_cube
+from hsidenoise.run import run
 
 PRODUCTS = products.lookalikes()
 

@@ -15,10 +15,10 @@ from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
 
 from hsidenoise.cube import Window
-from hsidenoise.denoise import run
 from hsidenoise.errors import MetadataWarning, ReadError, SceneTooLargeError, UnsupportedError, UsageError, WriteError
 from hsidenoise.info import describe
 from hsidenoise.io import create_cube, hdf4, hyperion, open_cube
+from hsidenoise.run import run
 
 pyhdf = pytest.importorskip("pyhdf")
 from pyhdf import VS, V  # noqa: E402, F401 - tables are not there without them

@@ -627,7 +627,7 @@ def test_compressed_cubes_are_unpacked_into_no_memory(tmp_path):
 
 
 def test_a_run_gives_the_file_back_denoised(tmp_path):
-    from hsidenoise.denoise import run
+    from hsidenoise.run import run
 
     rng = np.random.default_rng(0)
     y, x, b = np.mgrid[0:48, 0:40, 0:12]

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from scenes import everything, quiet
 
-from hsidenoise.denoise import run
 from hsidenoise.errors import HSIDenoiseWarning, UsageError
 from hsidenoise.probe import HARMFUL
+from hsidenoise.run import run
 
 ROOT = Path(__file__).parents[1]
 GOOD = ROOT.parent / "shared" / "files" / "good"

@@ -14,7 +14,8 @@ import tiny
 import torch
 from rasterio.errors import NotGeoreferencedWarning
 
-from hsidenoise import denoise, metrics
+from hsidenoise import metrics
+from hsidenoise import run as verb
 from hsidenoise.engine import Engine
 from hsidenoise.errors import SceneTooLargeError, UsageError, WeightsError
 from hsidenoise.model.weights import Card
@@ -31,7 +32,7 @@ def run(weights, tmp_path):
     """Run with the tiny network; gives the output's pixels and the record."""
 
     def go(scene, name="out.tif", **options):
-        record = denoise.run(scene, tmp_path / name, quiet=True, **({"model": weights} | options))
+        record = verb.run(scene, tmp_path / name, quiet=True, **({"model": weights} | options))
         return tiny.pixels(tmp_path / name), record
 
     return go
@@ -273,12 +274,12 @@ def test_a_band_below_the_floor_is_left_alone_and_still_guides(tmp_path):
     quiet = [4, 5, 11]
     pixels[quiet] = (tiny.clean(31) + 0.002 * np.random.default_rng(9).standard_normal(pixels.shape))[quiet]
     scene = tiny.geotiff(tmp_path / "scene.tif", pixels)
-    record = denoise.run(scene, tmp_path / "out.tif", model=str(careful), quiet=True)
+    record = verb.run(scene, tmp_path / "out.tif", model=str(careful), quiet=True)
     out = tiny.pixels(tmp_path / "out.tif")
     assert sorted(map(int, record["bands_passed"])) == quiet
     assert all("below the model's floor of 0.01" in why for why in record["bands_passed"].values())
     assert same_bits(out[quiet], pixels[quiet])
-    denoise.run(scene, tmp_path / "all.tif", model=str(always), quiet=True)
+    verb.run(scene, tmp_path / "all.tif", model=str(always), quiet=True)
     rest = [b for b in range(31) if b not in quiet]
     assert same_bits(out[rest], tiny.pixels(tmp_path / "all.tif")[rest])
 
@@ -387,13 +388,13 @@ def test_format_and_creation_options(run, tmp_path):
 def test_a_dry_run_plans_and_touches_nothing(weights, tmp_path):
     scene = tiny.geotiff(tmp_path / "scene.tif", digital("int16", 40, 60, 110), bad=(1,))
     before = sorted(tmp_path.iterdir())
-    record = denoise.run(scene, tmp_path / "out.tif", model=weights, tile=80, dry_run=True, quiet=True)
+    record = verb.run(scene, tmp_path / "out.tif", model=weights, tile=80, dry_run=True, quiet=True)
     assert sorted(tmp_path.iterdir()) == before
     plan = record["plan"]
     assert plan["output"]["dtype"] == "int16"
     assert plan["tiles"] > 1
     assert plan["network_runs"] == plan["tiles"] * plan["band_windows"]
-    real = denoise.run(scene, tmp_path / "out.tif", model=weights, tile=80, quiet=True)
+    real = verb.run(scene, tmp_path / "out.tif", model=weights, tile=80, quiet=True)
     assert len(real["tiles"]) == plan["tiles"]
     assert real["bands_denoised"] == record["bands_denoised"]
 
@@ -449,7 +450,7 @@ def test_shifts_average_and_cost(run, tmp_path):
 def test_options_come_as_a_dataclass_or_one_by_one(run, weights, tmp_path):
     scene = tiny.geotiff(tmp_path / "scene.tif", digital("int16", 5))
     a, _ = run(scene, bidx="1..2")
-    record = denoise.run(scene, tmp_path / "b.tif", RunOptions(model=weights, bidx="1..2"), quiet=True)
+    record = verb.run(scene, tmp_path / "b.tif", RunOptions(model=weights, bidx="1..2"), quiet=True)
     np.testing.assert_array_equal(a, tiny.pixels(tmp_path / "b.tif"))
     assert record["options"]["bidx"] == "1..2"
 

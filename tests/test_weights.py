@@ -7,7 +7,8 @@ import pytest
 import rasterio
 import tiny
 
-from hsidenoise import denoise, metrics
+from hsidenoise import metrics
+from hsidenoise import run as verb
 from hsidenoise.errors import WeightsError
 from hsidenoise.model import weights
 from hsidenoise.noise import PATTERNS, add_noise
@@ -57,7 +58,7 @@ def truth(demo_folder):
 def test_the_default_denoises_a_generated_scene(model, pattern, truth, tmp_path):
     noisy = add_noise(truth, pattern, np.random.default_rng(0))
     scene = tiny.geotiff(tmp_path / "scene.tif", noisy)
-    denoise.run(scene, tmp_path / "clean.tif", quiet=True, model=model)
+    verb.run(scene, tmp_path / "clean.tif", quiet=True, model=model)
     before, after = metrics.psnr(truth, noisy), metrics.psnr(truth, tiny.pixels(tmp_path / "clean.tif"))
     assert after > before + (3 if before < 25 else 1)
 

@@ -214,7 +214,7 @@ def _die_with_parent() -> None:
 
 def attempt(task: Task) -> tuple[str, dict[str, Any]]:
     """Denoise one scene; whatever goes wrong is told, not raised."""
-    from ..denoise import run
+    from ..run import run
     from .quicklook import quicklook
 
     with warnings.catch_warnings(record=True) as said:
@@ -236,7 +236,7 @@ def attempt(task: Task) -> tuple[str, dict[str, Any]]:
 
 
 def brief(record: dict[str, Any]) -> dict[str, Any]:
-    """Of what `hsidenoise.denoise.run` returns, what is worth keeping for each scene of thousands."""
+    """Of what `hsidenoise.run.run` returns, what is worth keeping for each scene of thousands."""
     tiles, front, measured = record["tiles"], record["normalisation"], record.get("measured")
     kept: dict[str, Any] = {
         "denoised": len(record["bands_denoised"]),

@@ -167,7 +167,7 @@ class Gathered:
 
 
 def _three_bands(x: Tensor, ready: Tensor, start: Tensor) -> Tensor:
-    """`start` + (N, B, h, w, C) times a matrix for the band before, the band itself, the one after: (N, B, h, w, C')."""
+    """`start`, (N, B, h, w, C'), and (N, B, h, w, C) times a matrix for the band before, itself and the one after."""
     n, bands, h, w, channels = x.shape
     x = x.reshape(n, -1, channels)
     before, here, after = ready.expand(-1, n, -1, -1)

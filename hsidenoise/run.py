@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,25 +105,56 @@ def run(
                 create_cube(options.residual, like, dtype="float32", overwrite=options.overwrite, provenance=provenance)
             )
         record |= {"tiles": [], "samples_passed": 0}
-        for start, denoised in denoise_rows(cube, job, engine, record["tiles"], quiet=quiet):
-            window = Window(start, start + denoised.shape[1], 0, cube.shape[2])
-            raw = cube.raw(window)
-            valid = cube.validity(raw, window, range(cube.shape[0]))
-            usual = np.zeros_like(valid)
-            usual[job.front.bands] = job.front.usual(raw[job.front.bands].astype(np.float32), 0)
-            usual &= valid
-            record["samples_passed"] += int(np.count_nonzero(valid[job.denoised] & ~usual[job.denoised]))
-            block = compose(raw, valid, usual, denoised, job.denoised, writer.dtype, cube.nodata)
-            writer.write(start, block)
+        for rows in output_rows(cube, job, engine, writer.dtype, record["tiles"], quiet=quiet):
+            record["samples_passed"] += rows.unusual
+            writer.write(rows.start, rows.block)
             if residual is not None:
                 # In float64: the difference of two large numbers would lose its digits in float32.
-                removed = np.subtract(raw, block, dtype=np.float64, where=valid, out=np.full(raw.shape, np.nan))
-                residual.write(start, removed.astype(np.float32))
+                removed = np.full(rows.raw.shape, np.nan)
+                np.subtract(rows.raw, rows.block, dtype=np.float64, where=rows.valid, out=removed)
+                residual.write(rows.start, removed.astype(np.float32))
     record["seconds"] = round(time.time() - started, 2)
     if options.report or options.reference or options.measure or checks:
         record["measured"] = _report(scene, output, options, record, copied=decided["driver"] == "copy")
         record["gates_met"] = gates.met(checks, record["measured"])
     return record
+
+
+class Rows(NamedTuple):
+    """Finished rows of a scene.
+
+    Parameters
+    ----------
+    start
+        The first row.
+    block
+        The output's, (bands, rows, cols).
+    raw, valid
+        The input's, and which of its samples are measurements.
+    unusual
+        How many of those were left alone all the same.
+    """
+
+    start: int
+    block: NDArray[Any]
+    raw: NDArray[Any]
+    valid: NDArray[np.bool_]
+    unusual: int
+
+
+def output_rows(
+    cube: Cube, job: Job, engine: Engine, dtype: str, records: list[dict[str, Any]], *, quiet: bool = True
+) -> Iterator[Rows]:
+    """The output, top to bottom: denoised where that is to be done, the input's own samples elsewhere."""
+    for start, denoised in denoise_rows(cube, job, engine, records, quiet=quiet):
+        window = Window(start, start + denoised.shape[1], 0, cube.shape[2])
+        raw = cube.raw(window)
+        valid = cube.validity(raw, window, range(cube.shape[0]))
+        usual = np.zeros_like(valid)
+        usual[job.front.bands] = job.front.usual(raw[job.front.bands].astype(np.float32), 0)
+        usual &= valid
+        block = compose(raw, valid, usual, denoised, job.denoised, dtype, cube.nodata)
+        yield Rows(start, block, raw, valid, int(np.count_nonzero(valid[job.denoised] & ~usual[job.denoised])))
 
 
 def denoise_rows(
