@@ -71,6 +71,8 @@ def _check(options: BatchOptions) -> None:
     for name in ("jobs", "retries", "timeout", "max_memory"):
         if getattr(options, name) < 0:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(options, name)}: cannot be negative")
+        if options.scheduler and name in ("timeout", "max_memory") and getattr(options, name):
+            raise UsageError(f"--{name.replace('_', '-')}: is the cluster's own affair with --scheduler; leave it out")
 
 
 def _make(folder: Path) -> None:

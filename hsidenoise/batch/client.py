@@ -22,7 +22,7 @@ from ..settings import BatchOptions, DenoiseOptions, RunOptions, to_dict
 from . import page
 from .manifest import NAME, Claim, Manifest, identity, same
 from .scenes import BOOKS, Scene
-from .workers import Outcome, Task, Workers
+from .workers import Outcome, Pool, Task, Workers
 
 #: Seconds between looks at scenes that another batch has claimed.
 PATIENCE = 5.0
@@ -80,11 +80,9 @@ class Client:
         waiting = deque(s for s in scenes if not self.done(s))
         self.counts["skipped"] = len(scenes) - len(waiting)
         began = time.monotonic()
-        memory = self.options.max_memory * 2**30 or float("inf")
-        threads = max(1, cores() // jobs)
-        jobs, timeout = min(jobs, max(len(waiting), 1)), 60 * self.options.timeout
+        jobs = min(jobs, max(len(waiting), 1))
         with (
-            Workers(jobs, threads, timeout=timeout, memory=memory) as workers,
+            self._pool(jobs) as workers,
             progress.track(len(waiting), "batch", quiet=self.quiet, unit="scene") as bar,
         ):
             self._drive(waiting, workers, bar)
@@ -96,7 +94,15 @@ class Client:
             "jobs": jobs, "seconds": round(time.monotonic() - began, 2),
         }  # fmt: skip
 
-    def _drive(self, waiting: deque[Scene], workers: Workers, bar: progress.Progress) -> None:
+    def _pool(self, jobs: int) -> Pool:
+        if self.options.scheduler:
+            from .cluster import Cluster
+
+            return Cluster(self.options.scheduler, jobs)
+        memory = self.options.max_memory * 2**30 or float("inf")
+        return Workers(jobs, max(1, cores() // jobs), timeout=60 * self.options.timeout, memory=memory)
+
+    def _drive(self, waiting: deque[Scene], workers: Pool, bar: progress.Progress) -> None:
         claims: dict[str, tuple[Scene, Claim]] = {}
         tries: Counter[str] = Counter()
         elsewhere: deque[Scene] = deque()
@@ -132,7 +138,7 @@ class Client:
         return self.options.fail_fast and self.counts["failed"] > 0
 
     def _start(
-        self, scene: Scene, workers: Workers, claims: dict[str, tuple[Scene, Claim]], elsewhere: deque[Scene],
+        self, scene: Scene, workers: Pool, claims: dict[str, tuple[Scene, Claim]], elsewhere: deque[Scene],
         bar: progress.Progress,
     ) -> None:  # fmt: skip
         claim = Claim(self.folder / BOOKS, scene.output)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import HSIDenoiseError
 from ..settings import RunOptions
@@ -43,6 +43,29 @@ class Outcome(NamedTuple):
     status: str
     seconds: float
     detail: dict[str, Any]
+
+
+class Pool(Protocol):
+    """What denoises tasks: processes of this machine, or a cluster."""
+
+    def __enter__(self) -> Pool:
+        """Start."""
+
+    def __exit__(self, *exc: object) -> None:
+        """Stop."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether another task can be given."""
+
+    def give(self, task: Task) -> None:
+        """Start a task."""
+
+    def finished(self) -> Iterator[Outcome]:
+        """Wait for something to happen, not long; what has ended meanwhile."""
+
+    def stop(self) -> None:
+        """Drop tasks in work, which leave nothing behind."""
 
 
 @dataclass
@@ -89,11 +112,6 @@ class Workers:
         busy = sum(w.task is not None for w in self._workers)
         self.crowded &= busy > 0
         return busy < (1 if self.crowded else self._jobs)
-
-    @property
-    def busy(self) -> list[Task]:
-        """The tasks in work."""
-        return [w.task for w in self._workers if w.task is not None]
 
     def give(self, task: Task) -> None:
         """Start a task on an idle process."""
