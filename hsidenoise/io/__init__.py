@@ -67,15 +67,25 @@ def open_cube(name: str | os.PathLike[str], options: ReadOptions | None = None, 
     text = os.fspath(name)
     with gdal_env():
         cube = _open(text, options)
-    if not options.nodata:
-        return cube
-    from .nodata import override
-
     try:
-        return replace(cube, nodata=(override(options.nodata, cube.dtype),) * cube.shape[0])
+        return _amend(cube, options)
     except BaseException:
         cube.close()
         raise
+
+
+def _amend(cube: Cube, options: ReadOptions) -> Cube:
+    """The cube as the options correct what its file says."""
+    if options.wavelengths_from:
+        from . import wavelengths
+
+        with gdal_env():
+            cube = wavelengths.apply(cube, os.fspath(options.wavelengths_from), open_cube)
+    if options.nodata:
+        from .nodata import override
+
+        cube = replace(cube, nodata=(override(options.nodata, cube.dtype),) * cube.shape[0])
+    return cube
 
 
 def _open(name: str, options: ReadOptions) -> Cube:

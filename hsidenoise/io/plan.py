@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..cube import Cube
-from ..errors import UsageError
+from ..errors import MetadataWarning, UsageError
 from . import nodata as nodata_
 from . import targets
 
@@ -74,6 +75,9 @@ def _check_copy(path: str, like: Cube, kind: np.dtype[Any], bands: Sequence[int]
     """A copy keeps the layout of its original, so nothing of that can be asked for."""
     if kind.name != like.dtype:
         raise UsageError(f"{path}: a copy of the input keeps its {like.dtype}; write another format for --dtype")
+    if like.layout.get("spectrum"):
+        text = f"{path}: a copy of the input; the wavelengths of {like.layout['spectrum']} are not written into it"
+        warnings.warn(text, MetadataWarning, stacklevel=5)
     if co:
         raise UsageError(f"{path}: a copy of the input takes no --co; write another format for that")
     if bands != tuple(range(like.shape[0])):
