@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["CubeWriter", "check_output", "create_cube", "describe_output", "gdal_env", "open_cube", "output_driver"]
 
 #: Readers of files that hold named arrays: module and function, by what `sniff.kind` calls the file.
-_ARRAYS: dict[str, tuple[str, str]] = {}
+_ARRAYS: dict[str, tuple[str, str]] = {"TIFF": ("pages", "open_tiff")}
 _LATER = {"HDF4", "HDF5", "netCDF", "MATLAB"}
 _FAULTS = {
     "git-LFS pointer": "is a git-LFS pointer, not the file itself; run 'git lfs pull'",
@@ -106,7 +106,7 @@ def _open(name: str, options: ReadOptions) -> Cube:
         raise ReadError(f"{name}: {_FAULTS[what]}")
     if what in _LATER:
         raise UnsupportedError(f"{name}: is a {what} file, which is not supported yet; convert it to GeoTIFF or ENVI")
-    if what in ("TIFF", "JP2", "VRT"):
+    if what in ("JP2", "VRT"):
         return raster.open_raster(name)
     # Raw pixels can begin with any bytes, so a header decides before the rest of the magic does.
     found = envi.header_of(name)
@@ -133,7 +133,8 @@ def _open(name: str, options: ReadOptions) -> Cube:
 def _refuse_arrays(name: str, options: ReadOptions) -> None:
     for option in ("variable", "axes", "shape"):
         if getattr(options, option):
-            raise UsageError(f"{name}: --{option} is for files of named arrays (HDF, netCDF, MATLAB); leave it out")
+            kinds = "HDF, netCDF, MATLAB, TIFF of pages"
+            raise UsageError(f"{name}: --{option} is for files of several arrays ({kinds}); leave it out")
 
 
 def _esri_data(header: str) -> str:

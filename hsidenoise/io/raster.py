@@ -24,8 +24,8 @@ _DERIVED = {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "RPC", "Loc
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
-def open_raster(name: str) -> Cube:
-    """Open a raster through GDAL; `name` may be a path or any GDAL name.
+def open_raster(name: str, dataset: str = "") -> Cube:
+    """Open a raster through GDAL; `name` may be a path or any GDAL name, `dataset` GDAL's name of a part of it.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def open_raster(name: str) -> Cube:
         The header announces absurdly more than the file can hold.
     """
     with gdal.environment(), gdal.reading(name, "cannot be opened"):
-        source = rasterio.open(name)
+        source = rasterio.open(dataset or name)
         try:
             return _describe(name, source)
         except BaseException:
@@ -50,17 +50,17 @@ def _describe(name: str, source: rasterio.DatasetReader) -> Cube:
     count = source.count
     structure = source.tags(ns="IMAGE_STRUCTURE")
     dtype = source.dtypes[0]
-    tags = _tags(source, 0)
-    band_tags = tuple(_tags(source, i) for i in source.indexes)
+    own = tags(source, 0)
+    band_tags = tuple(tags(source, i) for i in source.indexes)
     descriptions = tuple(source.descriptions)
     scale, offset, files = tuple(source.scales), tuple(source.offsets), tuple(source.files)
     side: sidecars.Sidecar | None = None
     if source.driver == "ENVI":  # inside an archive or another virtual file system
-        keys = {" ".join(k.replace("_", " ").lower().split()): v for k, v in tags.get("ENVI", {}).items()}
+        keys = {" ".join(k.replace("_", " ").lower().split()): v for k, v in own.get("ENVI", {}).items()}
         bands = from_envi(keys, count, name)
         descriptions = bands.names or (None,) * count
     else:
-        bands = from_gtiff(tags, band_tags, descriptions, name)
+        bands = from_gtiff(own, band_tags, descriptions, name)
         if not bands.wavelength:
             side = sidecars.find(name, (count, *source.shape), bands)
     if side:
@@ -85,14 +85,14 @@ def _describe(name: str, source: rasterio.DatasetReader) -> Cube:
             gcps=georef.gcps(source),
             gcps_crs=georef.wkt(source.gcps[1]) if source.gcps[0] else None,
             rpcs=dict(source.tags(ns="RPC")) or None,
-            area_or_point=tags.get("", {}).get("AREA_OR_POINT", ""),
+            area_or_point=own.get("", {}).get("AREA_OR_POINT", ""),
         ),
         nodata=_nodata(name, source, dtype),
         scale=scale,
         offset=offset,
         read_raw=_reader(name, source, lock),
         read_mask=_mask_reader(name, source, lock) if mask else None,
-        tags=tags,
+        tags=own,
         band_tags=band_tags,
         layout={
             "driver": source.driver,
@@ -113,7 +113,8 @@ def _describe(name: str, source: rasterio.DatasetReader) -> Cube:
     )
 
 
-def _tags(source: rasterio.DatasetReader, band: int) -> dict[str, dict[str, str]]:
+def tags(source: rasterio.DatasetReader, band: int) -> dict[str, dict[str, str]]:
+    """Tags of a band, or with 0 of the dataset, by namespace; without what GDAL makes up."""
     source.tags(ns="IMAGERY")  # only now GDAL reads a product's side files and can list all domains
     found = {ns: dict(source.tags(band, ns=ns)) for ns in ["", *source.tag_namespaces(band)] if ns not in _DERIVED}
     return {ns: items for ns, items in found.items() if items}
@@ -126,8 +127,7 @@ def _refuse(name: str, source: rasterio.DatasetReader) -> None:
         raise UnsupportedError(f"{name}: a {source.driver} container without pixels of its own{inside}")
     if source.driver == "GTiff" and len(pages) > 1:
         raise UnsupportedError(
-            f"{name}: a TIFF of {len(pages)} pages; cubes stored as pages are not supported yet, and one page "
-            f"alone is not the scene (name it to take it: GTIFF_DIR:1:{name})"
+            f"{name}: a TIFF of {len(pages)} pages inside an archive; unpack it, or name one page: {pages[0]}"
         )
     if any("complex" in t for t in source.dtypes):
         raise UnsupportedError(f"{name}: complex pixels ({source.dtypes[0]}) are not supported; denoise magnitudes")

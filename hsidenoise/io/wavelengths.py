@@ -96,14 +96,14 @@ def _table(path: str, count: int) -> Bands:
     if wrong or not rows:
         raise UsageError(f"--wavelengths-from {path}: row {wrong} of the table holds no number")
     _check(path, len(rows), count)
-    at = _named(names) if names else {}
+    at = _named(names) if len(names) == len(rows[0]) else {}
     if "wavelength" not in at:
         first = 1 if _running(rows) else 0
         at = {"wavelength": first, "fwhm": first + 1}
     columns = {key: "{" + ", ".join(_cell(row, i) for row in rows) + "}" for key, i in at.items()}
     if columns.get("fwhm", "").strip("{, }") == "":
         columns.pop("fwhm", None)
-    unit = _UNIT.search(" ".join([names[at["wavelength"]]] if len(names) > at["wavelength"] else []))
+    unit = _UNIT.search(" ".join([*names[at["wavelength"] : at["wavelength"] + 1], *names]))
     return from_envi({**columns, "wavelength units": unit[1] if unit else ""}, count, path)
 
 
