@@ -148,6 +148,31 @@ def test_of_gtiff_makes_a_raster_with_a_band_for_each_page(tmp_path):
         assert cube.shape == CUBE.shape
 
 
+@pytest.mark.parametrize("options", [{"dtype": "float32"}, {"co": ("COMPRESS=LZW",)}, {"bands": [0, 3]}])
+def test_what_pages_cannot_be_asked_for_makes_a_raster(tmp_path, options):
+    source = stack(tmp_path / "a.tif", software=False)
+    copy(source, tmp_path / "b.tif", **options)
+    with quiet(), rasterio.open(tmp_path / "b.tif") as found:
+        assert found.count == len(options.get("bands", CUBE))
+        np.testing.assert_array_equal(found.read(2), CUBE[options.get("bands", [0, 1])[1]])
+    with pytest.raises(UsageError, match="copy of the input"):
+        copy(source, tmp_path / "c.tif", of="copy", **options)
+
+
+def test_a_residual_of_integer_pages_is_a_raster(tmp_path):
+    from hsidenoise.denoise import run
+
+    rng = np.random.default_rng(1)
+    ramp = np.linspace(100, 900, 20)[:, None, None] * np.linspace(0.5, 1, 24)[:, None] * np.ones(26)
+    source = stack(tmp_path / "a.tif", (ramp + rng.normal(0, 20, ramp.shape)).astype("uint16"))
+    run(source, tmp_path / "b.tif", model="dct", residual=tmp_path / "r.tif")
+    with quiet(), rasterio.open(tmp_path / "r.tif") as removed:
+        assert (removed.count, removed.dtypes[0]) == (20, "float32")
+        out = by_gdal(tmp_path / "b.tif", 20)
+        np.testing.assert_allclose(removed.read(), tifffile.imread(source).astype("f4") - out)
+    assert np.abs(out - ramp).mean() < 10
+
+
 def test_georeferencing_nodata_and_wavelengths_of_pages_gdal_wrote(tmp_path):
     path = tmp_path / "a.tif"
     for i, page in enumerate(CUBE[:3]):

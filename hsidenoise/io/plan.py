@@ -55,6 +55,9 @@ def decide(
     # float16 only where the GDAL at hand read it as such (from 3.11 on), so that it can write it too.
     if kind.kind not in "iuf" or (kind.name == "float16" and like.dtype != "float16"):
         raise UsageError(f"--dtype {dtype}: choose uint8, int8, uint16, int16, uint32, int32, float32 or float64")
+    asked = kind.name != like.dtype or co or chosen != tuple(range(like.shape[0]))
+    if driver == "copy" and not of and asked:
+        driver = targets.plain_driver(path) or driver
     if driver == "ENVI" and kind.name in ("int8", "float16"):
         wider = {"int8": "int16", "float16": "float32"}[kind.name]
         raise UsageError(f"{os.fspath(path)}: ENVI has no {kind.name}; choose --dtype {wider} or --of GTiff")
