@@ -89,11 +89,16 @@ def _amend(cube: Cube, options: ReadOptions) -> Cube:
 
 
 def _open(name: str, options: ReadOptions) -> Cube:
-    from . import envi, raster, sniff
+    from . import envi, raster, raw, sniff
 
     if sniff.is_gdal_name(name):
         _refuse_arrays(name, options)
+        if options.header:
+            raise UsageError(f"{name}: --header is for raw files on this machine's disks; leave it out")
         return raster.open_raster(name)
+    if options.header:
+        _refuse_arrays(name, options)
+        return raw.open_raw(name, os.fspath(options.header))
     what = sniff.kind(name)
     if what in _ARRAYS:
         module, function = _ARRAYS[what]
@@ -112,6 +117,9 @@ def _open(name: str, options: ReadOptions) -> Cube:
     found = envi.header_of(name)
     if found:
         return _open_envi(name, name, found)
+    aviris = raw.open_aviris(name, options)
+    if aviris:
+        return aviris
     if what in _FAULTS:
         raise ReadError(f"{name}: {_FAULTS[what].format(name=name)}")
     try:
@@ -126,7 +134,8 @@ def _open(name: str, options: ReadOptions) -> Cube:
         if "not recognized" not in str(error):
             raise
         raise ReadError(
-            f"{name}: neither a format GDAL knows nor raw data with an ENVI header ({os.path.basename(name)}.hdr)"
+            f"{name}: neither a format GDAL knows nor raw data with an ENVI header ({os.path.basename(name)}.hdr); "
+            "name one that lies elsewhere with --header"
         ) from error
 
 

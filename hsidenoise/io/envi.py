@@ -120,7 +120,11 @@ def open_envi(name: str, data: str, header_path: str) -> Cube:
     UnsupportedError
         Spectral libraries, classifications, complex pixels.
     """
-    head = header.read(header_path)
+    return describe(name, data, header.read(header_path), header_path)
+
+
+def describe(name: str, data: str, head: header.Header, header_path: str) -> Cube:
+    """The same with the header at hand, be it read or made up from other files; `header_path` names it in messages."""
     keys = head.keys()
     kind = keys.get("file type", "").lower()
     if "spectral library" in kind:

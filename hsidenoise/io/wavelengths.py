@@ -63,7 +63,9 @@ def _find(path: str, count: int, opener: Callable[[str], Cube]) -> tuple[Bands, 
         _check(path, len(items), count)
         return from_envi({k: v for k, v in keys.items() if k in _SPECTRAL}, count, path), (path,)
     if what == "text" or (not what and path.lower().endswith((".csv", ".txt"))):
-        return _table(path, count), (path,)
+        rows, keys = columns(path)
+        _check(path, rows, count)
+        return from_envi(keys, count, path), (path,)
     with opener(path) as cube:
         if cube.bands.wavelength:
             _check(path, cube.shape[0], count)
@@ -75,14 +77,20 @@ def _check(path: str, found: int, count: int) -> None:
         raise UsageError(f"--wavelengths-from {path}: it has {found} wavelengths, the scene has {count} bands")
 
 
-def _table(path: str, count: int) -> Bands:
-    """Bands from rows of one (centre), two (centre, width) or three columns, the first a running number then.
+def columns(path: str) -> tuple[int, dict[str, str]]:
+    """Number of rows of a table, and its columns as header keys ``wavelength``, ``fwhm``, ``wavelength units``.
 
-    Columns are parted by commas, semicolons, tabs or blanks; between semicolons or tabs a comma is a decimal one.
-    A first row of words may name them, and the unit; lines that begin with ``#`` are skipped.
+    Rows of one (centre) or more columns (centre, width), before which a column may only count bands. Columns are parted
+    by commas, semicolons, tabs or blanks; between semicolons or tabs a comma is a decimal one. A first row of words may
+    name them, and the unit; lines that begin with ``#`` are skipped.
+
+    Raises
+    ------
+    UsageError
+        It is no such table.
     """
     if os.path.getsize(path) > _LARGEST:
-        raise UsageError(f"--wavelengths-from {path}: is too large for a table of wavelengths")
+        raise UsageError(f"{path}: is too large for a table of wavelengths")
     with open(path, "rb") as file:
         data = file.read()
     try:
@@ -94,17 +102,16 @@ def _table(path: str, count: int) -> Bands:
     names = rows.pop(0) if rows and not any(map(_is_number, rows[0])) else []
     wrong = next((i for i, row in enumerate(rows, 1) if not any(map(_is_number, row))), 0)
     if wrong or not rows:
-        raise UsageError(f"--wavelengths-from {path}: row {wrong} of the table holds no number")
-    _check(path, len(rows), count)
+        raise UsageError(f"{path}: " + (f"row {wrong} of the table holds no number" if wrong else "holds no number"))
     at = _named(names) if len(names) == len(rows[0]) else {}
     if "wavelength" not in at:
         first = 1 if _running(rows) else 0
         at = {"wavelength": first, "fwhm": first + 1}
-    columns = {key: "{" + ", ".join(_cell(row, i) for row in rows) + "}" for key, i in at.items()}
-    if columns.get("fwhm", "").strip("{, }") == "":
-        columns.pop("fwhm", None)
+    found = {key: "{" + ", ".join(row[i] if i < len(row) else "" for row in rows) + "}" for key, i in at.items()}
+    if not found.get("fwhm", "").strip("{, }"):
+        found.pop("fwhm", None)
     unit = _UNIT.search(" ".join([*names[at["wavelength"] : at["wavelength"] + 1], *names]))
-    return from_envi({**columns, "wavelength units": unit[1] if unit else ""}, count, path)
+    return len(rows), found | ({"wavelength units": unit[1]} if unit else {})
 
 
 def _cells(line: str) -> list[str]:
@@ -113,10 +120,6 @@ def _cells(line: str) -> list[str]:
         return [p.replace(",", ".") if re.fullmatch(r"[-+]?\d+,\d+", p) else p for p in parts]
     parts = line.split(",") if "," in line else line.split()
     return [part.strip().strip('"') for part in parts]
-
-
-def _cell(row: Sequence[str], at: int) -> str:
-    return row[at] if at < len(row) else ""
 
 
 def _is_number(text: str) -> bool:
