@@ -6,7 +6,7 @@ import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
 import numpy as np
@@ -48,7 +48,7 @@ class Bands:
     roles
         ``"alpha"`` for a band that is no measurement but a mask; ``""`` otherwise; empty means none.
     detectors
-        A number for the detector each band was taken by, where the file says so; empty means that wavelengths tell.
+        Which detector took each band, where the product says so; empty when it does not.
     """
 
     count: int
@@ -57,7 +57,7 @@ class Bands:
     good: tuple[bool, ...] = ()
     names: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
-    detectors: tuple[int, ...] = ()
+    detectors: tuple[str, ...] = ()
 
     def usable(self) -> tuple[bool, ...]:
         """Which bands hold a measurement worth denoising: not flagged bad, not an alpha band."""
@@ -77,10 +77,11 @@ class Bands:
     def groups(self) -> list[list[int]]:
         """Runs of neighbouring usable bands in wavelength order, for spectral windows.
 
-        A run ends where two detectors meet, which `detectors` tells or wavelengths turning back in file order (overlap)
-        or as a gap wider than five times the median spacing and 25 nm (between detectors, or where the bad bands
-        of a water-vapour window were left out): neighbours across either are not samples of one smooth spectrum
-        and do not share their noise. One lost band inside a detector leaves a gap of two spacings and ends nothing.
+        A run ends where two detectors meet, which the product says or which shows as wavelengths turning back in file
+        order (their overlap), or as a gap wider than five times the median spacing and 25 nm (between detectors, or
+        where the bad bands of a water-vapour window were left out): neighbours across either are not samples of one
+        smooth spectrum and do not share their noise. One lost band inside a detector leaves a gap of two spacings and
+        ends nothing.
         Scenes whose median spacing exceeds 30 nm are multispectral: gaps are normal there, and all bands form one
         run. Without wavelengths the file order stands in for them. Bands whose own wavelength is unknown, among
         others that have one, form the last run.
@@ -96,15 +97,15 @@ class Bands:
         known = [i for i in usable if math.isfinite(self.wavelength[i])]
         unknown = [i for i in usable if not math.isfinite(self.wavelength[i])]
         runs: list[list[int]] = []
-        for detector in self._of_detectors(known) or _detectors(known, self.wavelength):
+        for detector in self._named_detectors(known) or _detectors(known, self.wavelength):
             detector = sorted(detector, key=lambda i: self.wavelength[i])
             runs += _split(detector, [self.wavelength[i] for i in detector], least=25.0, multispectral=_CONTIGUOUS)
         runs.sort(key=lambda run: self.wavelength[run[0]])
         return [*runs, *([unknown] if unknown else [])]
 
-    def _of_detectors(self, indices: list[int]) -> list[list[int]]:
-        ids = dict.fromkeys(self.detectors[i] for i in indices) if self.detectors else {}
-        return [[i for i in indices if self.detectors[i] == d] for d in ids]
+    def _named_detectors(self, indices: list[int]) -> list[list[int]]:
+        names = dict.fromkeys(self.detectors[i] for i in indices) if self.detectors else {}
+        return [[i for i in indices if self.detectors[i] == name] for name in names]
 
 
 def _detectors(indices: list[int], wavelength: Sequence[float]) -> list[list[int]]:
@@ -268,7 +269,9 @@ def from_gtiff(
         hits = [_SUFFIX.search(d) if d else None for d in descriptions]
         if hits and all(hits) and len({h[2].lower() for h in hits if h}) == 1:
             chosen = ([h[1] for h in hits if h], next(h[2] for h in hits if h), [])
-    return _build(count, name, *chosen, bbl, names)
+    detectors = column("", "detector")
+    found = _build(count, name, *chosen, bbl, names)
+    return replace(found, detectors=tuple(detectors)) if all(detectors) else found
 
 
 def _rounded(imagery: list[str], plain: list[str], unit: str) -> bool:
@@ -295,6 +298,8 @@ def to_gtiff(bands: Bands) -> list[dict[str, dict[str, str]]]:
             plain["fwhm"] = repr(bands.fwhm[i])
         if bands.good:
             plain["bbl"] = str(int(bands.good[i]))
+        if bands.detectors:
+            plain["detector"] = bands.detectors[i]
         out.append({k: v for k, v in (("IMAGERY", imagery), ("", plain)) if v})
     return out
 

@@ -462,7 +462,6 @@ def test_wavelengths_of_another_axis_hint_at_the_axes(tmp_path):
         ({"variable": "img", "axes": "yx"}, "img has 3 axes"),
         ({"variable": "img", "axes": "byb"}, "--axes byb"),
         ({"axes": "byx0"}, "no array fits --axes byx0"),
-        ({"header": "x.hdr"}, "--header is for raw files"),
     ],
 )
 def test_options_that_do_not_fit_are_said_so(tmp_path, options, words):

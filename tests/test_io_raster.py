@@ -200,10 +200,13 @@ def test_sidecar_header_beside_a_tiff_gives_wavelengths_not_pixels(tmp_path: Pat
         assert found.tags(1, ns="IMAGERY") == {"CENTRAL_WAVELENGTH_UM": "0.400250", "FWHM_UM": "0.003500"}
 
 
-def test_trap_13_pages_are_not_taken_for_bands_nor_page_one_for_the_scene(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", pixels((7, 20, 30)), photometric="minisblack")
-    with pytest.raises(UnsupportedError, match="7 pages"):
-        open_cube(tmp_path / "a.tif")
+def test_trap_13_pages_are_bands_not_page_one_the_scene(tmp_path: Path) -> None:
+    cube = pixels((7, 20, 30))
+    tifffile.imwrite(tmp_path / "a.tif", cube, photometric="minisblack")
+    with open_cube(tmp_path / "a.tif") as found:
+        assert found.raw().tobytes() == cube.tobytes()
+    with open_cube(f"GTIFF_DIR:2:{tmp_path / 'a.tif'}") as page:
+        assert page.raw().tobytes() == cube[1].tobytes()
     source = write_tiff(tmp_path / "b.tif", pixels((2, 64, 64)))
     with rasterio.open(source, "r+") as target, rasterio.Env(GDAL_TIFF_INTERNAL_MASK="YES"):
         target.build_overviews([2, 4])

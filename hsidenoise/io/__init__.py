@@ -24,6 +24,7 @@ _ARRAYS: dict[str, tuple[str, str]] = {
     "HDF4": ("hdf4", "open_hdf4"),
     "HDF5": ("hdf", "open_hdf5"),
     "MATLAB": ("mat", "open_mat"),
+    "TIFF": ("pages", "open_tiff"),
 }
 _LATER = {"netCDF"}
 _FAULTS = {
@@ -71,23 +72,38 @@ def open_cube(name: str | os.PathLike[str], options: ReadOptions | None = None, 
     text = os.fspath(name)
     with gdal_env():
         cube = _open(text, options)
-    if not options.nodata:
-        return cube
-    from .nodata import override
-
     try:
-        return replace(cube, nodata=(override(options.nodata, cube.dtype),) * cube.shape[0])
+        return _amend(cube, options)
     except BaseException:
         cube.close()
         raise
 
 
+def _amend(cube: Cube, options: ReadOptions) -> Cube:
+    """The cube as the options correct what its file says."""
+    if options.wavelengths_from:
+        from . import wavelengths
+
+        with gdal_env():
+            cube = wavelengths.apply(cube, os.fspath(options.wavelengths_from), open_cube)
+    if options.nodata:
+        from .nodata import override
+
+        cube = replace(cube, nodata=(override(options.nodata, cube.dtype),) * cube.shape[0])
+    return cube
+
+
 def _open(name: str, options: ReadOptions) -> Cube:
-    from . import envi, raster, sniff
+    from . import envi, raster, raw, sniff
 
     if sniff.is_gdal_name(name):
         _refuse_arrays(name, options)
+        if options.header:
+            raise UsageError(f"{name}: --header is for raw files on this machine's disks; leave it out")
         return raster.open_raster(name)
+    if options.header:
+        _refuse_arrays(name, options)
+        return raw.open_raw(name, os.fspath(options.header))
     what = sniff.kind(name)
     if what == "folder" or (what == "text" and _is_metadata(name)):
         from . import folder
@@ -104,12 +120,15 @@ def _open(name: str, options: ReadOptions) -> Cube:
         raise ReadError(f"{name}: {_FAULTS[what]}")
     if what in _LATER:
         raise UnsupportedError(f"{name}: is a {what} file, which is not supported yet; convert it to GeoTIFF or ENVI")
-    if what in ("TIFF", "JP2", "VRT"):
+    if what in ("JP2", "VRT"):
         return raster.open_raster(name)
     # Raw pixels can begin with any bytes, so a header decides before the rest of the magic does.
     found = envi.header_of(name)
     if found:
         return _open_envi(name, name, found)
+    aviris = raw.open_aviris(name, options)
+    if aviris:
+        return aviris
     if what in _FAULTS:
         raise ReadError(f"{name}: {_FAULTS[what].format(name=name)}")
     try:
@@ -124,7 +143,8 @@ def _open(name: str, options: ReadOptions) -> Cube:
         if "not recognized" not in str(error):
             raise
         raise ReadError(
-            f"{name}: neither a format GDAL knows nor raw data with an ENVI header ({os.path.basename(name)}.hdr)"
+            f"{name}: neither a format GDAL knows nor raw data with an ENVI header ({os.path.basename(name)}.hdr); "
+            "name one that lies elsewhere with --header"
         ) from error
 
 
@@ -137,7 +157,8 @@ def _is_metadata(name: str) -> bool:
 def _refuse_arrays(name: str, options: ReadOptions) -> None:
     for option in ("variable", "axes", "shape"):
         if getattr(options, option):
-            raise UsageError(f"{name}: --{option} is for files of named arrays (HDF, netCDF, MATLAB); leave it out")
+            kinds = "HDF, netCDF, MATLAB, TIFF of pages"
+            raise UsageError(f"{name}: --{option} is for files of several arrays ({kinds}); leave it out")
 
 
 def _esri_data(header: str) -> str:

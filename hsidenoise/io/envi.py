@@ -120,7 +120,11 @@ def open_envi(name: str, data: str, header_path: str) -> Cube:
     UnsupportedError
         Spectral libraries, classifications, complex pixels.
     """
-    head = header.read(header_path)
+    return describe(name, data, header.read(header_path), header_path)
+
+
+def describe(name: str, data: str, head: header.Header, header_path: str) -> Cube:
+    """The same with the header at hand, be it read or made up from other files; `header_path` names it in messages."""
     keys = head.keys()
     kind = keys.get("file type", "").lower()
     if "spectral library" in kind:
@@ -152,8 +156,8 @@ def open_envi(name: str, data: str, header_path: str) -> Cube:
         bands=bands,
         geo=geo,
         nodata=(ignored,) * shape[0],
-        scale=_factors(keys, "data gain values", shape[0], 1.0, header_path),
-        offset=_factors(keys, "data offset values", shape[0], 0.0, header_path),
+        scale=factors(keys, "data gain values", shape[0], 1.0, header_path),
+        offset=factors(keys, "data offset values", shape[0], 0.0, header_path),
         read_raw=_reader(name, path, shape, stored, offset, interleave),
         tags={"ENVI": head.tags()},
         band_tags=({},) * shape[0],
@@ -255,7 +259,8 @@ def _nodata(keys: Mapping[str, str], dtype: str, name: str) -> float | None:
     return fitted
 
 
-def _factors(keys: Mapping[str, str], key: str, count: int, default: float, name: str) -> tuple[float, ...]:
+def factors(keys: Mapping[str, str], key: str, count: int, default: float, name: str) -> tuple[float, ...]:
+    """Numbers of a header's list, one for each of `count` bands; `default` where there is none, or none that fits."""
     items = split_list(keys.get(key, ""))
     if not items:
         return (default,) * count

@@ -174,8 +174,8 @@ def _bands(name: str, parts: Sequence[Part], counts: Sequence[int]) -> Bands:
             keys[key] = ", ".join(v for v_, n in zip(lists, counts, strict=True) for v in v_ or [blank] * n)
     keys["wavelength units"] = parts[0].unit
     found = from_envi(keys, sum(counts), name)
-    ids = tuple(i for i, n in enumerate(counts) for _ in range(n)) if len(counts) > 1 else ()
-    return replace(found, good=() if all(found.good) else found.good, detectors=ids)
+    names = _spread(counts, [part.path for part in parts]) if len(counts) > 1 else ()
+    return replace(found, good=() if all(found.good) else found.good, detectors=names)
 
 
 def _nodata(name: str, values: Values, dtype: str) -> float | None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cube import Cube, Geo, Window
-from ..errors import MetadataWarning, SceneTooLargeError, UsageError
+from ..errors import MetadataWarning, SceneTooLargeError
 from ..settings import ReadOptions
 from . import hdf_axes, mat5, mat_plain, slots
 from .mat_choose import bands_of, choose
@@ -36,8 +36,6 @@ def open_mat(name: str, options: ReadOptions) -> Cube:
     UsageError
         An option does not fit the file.
     """
-    if options.header:
-        raise UsageError(f"{name}: --header is for raw files; leave it out")
     contents = _contents(name)
     try:
         return _describe(name, contents, options)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..cube import Cube
-from ..errors import UsageError
+from ..errors import MetadataWarning, UsageError
 from . import nodata as nodata_
 from . import targets
 
@@ -54,6 +55,9 @@ def decide(
     # float16 only where the GDAL at hand read it as such (from 3.11 on), so that it can write it too.
     if kind.kind not in "iuf" or (kind.name == "float16" and like.dtype != "float16"):
         raise UsageError(f"--dtype {dtype}: choose uint8, int8, uint16, int16, uint32, int32, float32 or float64")
+    asked = kind.name != like.dtype or co or chosen != tuple(range(like.shape[0]))
+    if driver == "copy" and not of and asked:
+        driver = targets.plain_driver(path) or driver
     if driver == "ENVI" and kind.name in ("int8", "float16"):
         wider = {"int8": "int16", "float16": "float32"}[kind.name]
         raise UsageError(f"{os.fspath(path)}: ENVI has no {kind.name}; choose --dtype {wider} or --of GTiff")
@@ -76,6 +80,9 @@ def _check_copy(path: str, like: Cube, kind: np.dtype[Any], bands: Sequence[int]
     """A copy keeps the layout of its original, so nothing of that can be asked for."""
     if kind.name != like.dtype:
         raise UsageError(f"{path}: a copy of the input keeps its {like.dtype}; write another format for --dtype")
+    if like.layout.get("spectrum"):
+        text = f"{path}: a copy of the input; the wavelengths of {like.layout['spectrum']} are not written into it"
+        warnings.warn(text, MetadataWarning, stacklevel=5)
     if co:
         raise UsageError(f"{path}: a copy of the input takes no --co; write another format for that")
     if bands != tuple(range(like.shape[0])):

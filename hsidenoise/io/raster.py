@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window as GdalWindow
 
-from ..bands import Bands, from_envi, from_gtiff
+from ..bands import from_envi, from_gtiff
 from ..cube import Cube, Geo, Window
-from ..errors import MetadataWarning, ReadError, UnsupportedError
-from . import envi, gdal, georef, header, nodata, tiffcheck
+from ..errors import MetadataWarning, UnsupportedError
+from . import gdal, georef, nodata, sidecars, tiffcheck
 
 # Domains GDAL makes up itself, or which describe the container rather than the scene.
 _DERIVED = {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "RPC", "LocationInfo", "TIFF"}
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
-def open_raster(name: str) -> Cube:
-    """Open a raster through GDAL; `name` may be a path or any GDAL name.
+def open_raster(name: str, dataset: str = "") -> Cube:
+    """Open a raster through GDAL; `name` may be a path or any GDAL name, `dataset` GDAL's name of a part of it.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def open_raster(name: str) -> Cube:
         The header announces absurdly more than the file can hold.
     """
     with gdal.environment(), gdal.reading(name, "cannot be opened"):
-        source = rasterio.open(name)
+        source = rasterio.open(dataset or name)
         try:
             return _describe(name, source)
         except BaseException:
@@ -50,21 +50,26 @@ def _describe(name: str, source: rasterio.DatasetReader) -> Cube:
     count = source.count
     structure = source.tags(ns="IMAGE_STRUCTURE")
     dtype = source.dtypes[0]
-    tags = _tags(source, 0)
-    band_tags = tuple(_tags(source, i) for i in source.indexes)
+    own = tags(source, 0)
+    band_tags = tuple(tags(source, i) for i in source.indexes)
     descriptions = tuple(source.descriptions)
-    files = tuple(source.files)
+    scale, offset, files = tuple(source.scales), tuple(source.offsets), tuple(source.files)
+    side: sidecars.Sidecar | None = None
     if source.driver == "ENVI":  # inside an archive or another virtual file system
-        keys = {" ".join(k.replace("_", " ").lower().split()): v for k, v in tags.get("ENVI", {}).items()}
+        keys = {" ".join(k.replace("_", " ").lower().split()): v for k, v in own.get("ENVI", {}).items()}
         bands = from_envi(keys, count, name)
         descriptions = bands.names or (None,) * count
     else:
-        bands = from_gtiff(tags, band_tags, descriptions, name)
-        if source.driver == "GTiff" and not bands.wavelength:
-            bands, files = _from_sidecar(name, bands, source, files)
+        bands = from_gtiff(own, band_tags, descriptions, name)
+        if not bands.wavelength:
+            side = sidecars.find(name, (count, *source.shape), bands)
+    if side:
+        bands, files = side.bands, (*files, side.path)
+        if all(s == 1 for s in scale) and not any(offset):
+            scale, offset = side.scale or scale, side.offset or offset
     roles = tuple("alpha" if c is ColorInterp.alpha else "" for c in source.colorinterp)
     if any(roles):
-        bands = Bands(bands.count, bands.wavelength, bands.fwhm, bands.good, bands.names, roles)
+        bands = replace(bands, roles=roles)
     mask = _mask_kind(source, any(roles))
     lock = threading.Lock()
     identity = source.transform.is_identity
@@ -80,14 +85,14 @@ def _describe(name: str, source: rasterio.DatasetReader) -> Cube:
             gcps=georef.gcps(source),
             gcps_crs=georef.wkt(source.gcps[1]) if source.gcps[0] else None,
             rpcs=dict(source.tags(ns="RPC")) or None,
-            area_or_point=tags.get("", {}).get("AREA_OR_POINT", ""),
+            area_or_point=own.get("", {}).get("AREA_OR_POINT", ""),
         ),
         nodata=_nodata(name, source, dtype),
-        scale=tuple(source.scales),
-        offset=tuple(source.offsets),
+        scale=scale,
+        offset=offset,
         read_raw=_reader(name, source, lock),
         read_mask=_mask_reader(name, source, lock) if mask else None,
-        tags=tags,
+        tags=own,
         band_tags=band_tags,
         layout={
             "driver": source.driver,
@@ -102,12 +107,14 @@ def _describe(name: str, source: rasterio.DatasetReader) -> Cube:
             "units": tuple(source.units),
             "mask": mask,
             "files": files,
+            "spectrum": side.path if side else "",
         },
         on_close=source.close,
     )
 
 
-def _tags(source: rasterio.DatasetReader, band: int) -> dict[str, dict[str, str]]:
+def tags(source: rasterio.DatasetReader, band: int) -> dict[str, dict[str, str]]:
+    """Tags of a band, or with 0 of the dataset, by namespace; without what GDAL makes up."""
     source.tags(ns="IMAGERY")  # only now GDAL reads a product's side files and can list all domains
     found = {ns: dict(source.tags(band, ns=ns)) for ns in ["", *source.tag_namespaces(band)] if ns not in _DERIVED}
     return {ns: items for ns, items in found.items() if items}
@@ -120,8 +127,7 @@ def _refuse(name: str, source: rasterio.DatasetReader) -> None:
         raise UnsupportedError(f"{name}: a {source.driver} container without pixels of its own{inside}")
     if source.driver == "GTiff" and len(pages) > 1:
         raise UnsupportedError(
-            f"{name}: a TIFF of {len(pages)} pages; cubes stored as pages are not supported yet, and one page "
-            f"alone is not the scene (name it to take it: GTIFF_DIR:1:{name})"
+            f"{name}: a TIFF of {len(pages)} pages inside an archive; unpack it, or name one page: {pages[0]}"
         )
     if any("complex" in t for t in source.dtypes):
         raise UnsupportedError(f"{name}: complex pixels ({source.dtypes[0]}) are not supported; denoise magnitudes")
@@ -131,24 +137,6 @@ def _refuse(name: str, source: rasterio.DatasetReader) -> None:
     if ColorInterp.palette in source.colorinterp and bits != "1":
         raise UnsupportedError(f"{name}: a colour table turns its pixels into class numbers, not measurements")
     tiffcheck.check(name, source)
-
-
-def _from_sidecar(
-    name: str, bands: Bands, source: rasterio.DatasetReader, files: tuple[str, ...]
-) -> tuple[Bands, tuple[str, ...]]:
-    """Wavelengths from an ENVI-style header beside a TIFF (DESIS products), where its size is the TIFF's."""
-    path = envi.header_of(name) if os.path.isfile(name) else None
-    if path is None:
-        return bands, files
-    try:
-        keys = header.read(path).keys()
-        fits = [int(float(keys[k])) for k in ("bands", "lines", "samples")] == [source.count, *source.shape]
-    except (ReadError, KeyError, ValueError):
-        return bands, files
-    if not fits or "wavelength" not in keys:
-        return bands, files
-    found = from_envi(keys, source.count, path)
-    return Bands(bands.count, found.wavelength, found.fwhm, bands.good or found.good, bands.names), (*files, path)
 
 
 def _mask_kind(source: rasterio.DatasetReader, alpha: bool) -> str:

@@ -72,4 +72,4 @@ def _is_text(start: bytes) -> bool:
         if error.start < len(start) - 3:
             return False
         text = start[: error.start].decode("utf-8")
-    return all(c.isprintable() or c in "\r\n\t\f" for c in text)
+    return all(c.isprintable() or c in "\r\n\t\f" for c in text.removeprefix("\ufeff"))

@@ -49,6 +49,11 @@ def output_driver(path: str | os.PathLike[str], of: str, like: Cube) -> str:
     return driver
 
 
+def plain_driver(path: str | os.PathLike[str]) -> str:
+    """The driver a suffix asks for where a copy cannot be made as wanted; empty if it means copies only."""
+    return _SUFFIXES.get(os.path.splitext(os.fspath(path))[1].lower(), "")
+
+
 def _driver(path: str, of: str, default: str) -> str:
     if of:
         if of.lower() not in _DRIVERS:

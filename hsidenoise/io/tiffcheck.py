@@ -11,8 +11,8 @@ import rasterio
 from ..errors import ReadError, SceneTooLargeError
 
 # No real scene shrinks further: a file that is sparse but for one block in ten thousand still stays below.
-_RATIO = 50_000
-_CREDIBLE = 2**30
+RATIO = 50_000
+CREDIBLE = 2**30
 _LARGEST_BLOCK = 2 * 2**30
 _MOST_BLOCKS = 20_000
 _SPLIT = 2_000  # rows beyond which GDAL shows a single strip as blocks of one row, of which only the first is stored
@@ -34,10 +34,10 @@ def check(name: str, source: rasterio.DatasetReader, *, sparse: bool = True) -> 
     itemsize = np.dtype(source.dtypes[0]).itemsize
     announced = math.prod((source.count, *source.shape)) * itemsize
     text = f"{source.count} bands of {source.height} x {source.width}"
-    if announced > _CREDIBLE and announced > _RATIO * size and source.driver != "VRT":
+    if announced > CREDIBLE and announced > RATIO * size and source.driver != "VRT":
         raise SceneTooLargeError(
             f"{name}: announces {text} pixels, {announced / 2**30:.1f} GiB, in a file of {size} bytes; "
-            f"more than {_RATIO} times its size is not credible, the header is damaged"
+            f"more than {RATIO} times its size is not credible, the header is damaged"
         )
     pixel = source.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
     block = math.prod(source.block_shapes[0]) * itemsize * (source.count if pixel else 1)

@@ -242,8 +242,8 @@ def _tag(target: Any, plan: Plan, like: Cube, provenance: Mapping[str, str], cog
             target.update_tags(ns=domain, **items)
     if provenance:
         target.update_tags(ns="HSIDENOISE", **{k: " ".join(str(v).split()) for k, v in provenance.items()})
-    # An input that keeps its wavelengths elsewhere (ENVI header, sidecar) gets the tags TIFF readers look for.
-    spectral = to_gtiff(like.bands) if not tiff or _silent(like) else [{}] * like.shape[0]
+    # An input that keeps its wavelengths elsewhere (header, sidecar, table) gets the tags TIFF readers look for.
+    spectral = to_gtiff(like.bands) if not tiff or layout.get("spectrum") else [{}] * like.shape[0]
     for i, band in enumerate(plan.bands, 1):
         tags = spectral[band] | {k: spectral[band].get(k, {}) | dict(v) for k, v in like.band_tags[band].items()}
         for domain, items in tags.items():
@@ -262,12 +262,6 @@ def _tag(target: Any, plan: Plan, like: Cube, provenance: Mapping[str, str], cog
     if layout.get("colorinterp") and layout.get("nbits") != "1":
         with contextlib.suppress(ValueError):  # combinations only JP2 or VRT can hold
             target.colorinterp = [ColorInterp[layout["colorinterp"][b]] for b in plan.bands]
-
-
-def _silent(like: Cube) -> bool:
-    """Whether a TIFF's own tags say nothing of the wavelengths its sidecar gave."""
-    sidecar = any(str(f).lower().endswith(".hdr") for f in like.layout.get("files", ()))
-    return sidecar and bool(like.bands.wavelength)
 
 
 def _xml(target: Any, domain: str, items: Mapping[str, str], tiff: bool) -> None:
