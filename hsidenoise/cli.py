@@ -130,7 +130,7 @@ def entry(version: Annotated[bool, typer.Option("--version", help="Print the ver
 @app.command()
 @from_options(RunOptions)
 def run(
-    scene: Annotated[str, typer.Argument(help="GeoTIFF, COG, VRT, JPEG 2000, or ENVI (data file or .hdr).")],
+    scene: Annotated[str, typer.Argument(help="A scene of any format, or a folder of one image per band.")],
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="The denoised scene.")],
     json: Json = False,

@@ -222,7 +222,7 @@ def test_overviews_masks_and_thumbnails_are_no_bands(tmp_path):
 def test_a_subset_of_a_hyperstack_is_told_by_axes(tmp_path):
     cube = pixels((2, 5, 12, 11), "uint16")
     source = stack(tmp_path / "a.tif", cube, imagej=True, metadata={"axes": "TCYX"}, photometric=None)
-    with pytest.raises(UnsupportedError, match=r"axes TCYX .2 x 5 x 12 x 11.*--axes.*0byx"):
+    with pytest.raises(UsageError, match=r"axes TCYX .2 x 5 x 12 x 11.*--axes.*0byx"):
         open_cube(source)
     with open_cube(source, axes="1byx") as found, create_cube(tmp_path / "b.tif", found) as writer:
         np.testing.assert_array_equal(found.raw(), cube[1])
@@ -256,7 +256,7 @@ def test_a_stack_among_several_is_chosen_by_variable(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as target:
         for page in [*CUBE[:3], *CUBE[3:, :20, :20]]:
             target.write(page, metadata=None)
-    with pytest.raises(UnsupportedError, match=r"--variable: 1: 3 x 33 x 50 uint16, 2: 4 x 20 x 20 uint16"):
+    with pytest.raises(UsageError, match=r"--variable: 1: 3 x 33 x 50 uint16, 2: 4 x 20 x 20 uint16"):
         open_cube(tmp_path / "a.tif")
     with open_cube(tmp_path / "a.tif", variable="2") as cube:
         np.testing.assert_array_equal(cube.raw(), CUBE[3:, :20, :20])

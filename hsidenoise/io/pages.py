@@ -46,9 +46,9 @@ def open_tiff(name: str, options: ReadOptions) -> Cube:
     Raises
     ------
     UnsupportedError
-        Pages of different sizes, pages of several samples, or several axes of which each could be the bands.
+        Pages of different sizes, or of several samples.
     UsageError
-        There is no such stack, or `axes` does not fit it.
+        There is no such stack, there are several, or which axis holds the bands is not certain.
     ReadError, SceneTooLargeError
         See `raster.open_raster`.
     """
@@ -86,7 +86,7 @@ def _choose(name: str, tif: Any, wanted: str, several: bool) -> Any:
         return hits[0]
     stacks = [s for s in found if math.prod(s.shape) > math.prod(s.keyframe.shape)]
     if len(stacks) > 1:
-        raise UnsupportedError(f"{name}: several stacks of pages; choose one with --variable: {_list(stacks, found)}")
+        raise UsageError(f"{name}: several stacks of pages; choose one with --variable: {_list(stacks, found)}")
     if not stacks and several and len(found) > 1:
         raise UnsupportedError(
             f"{name}: a TIFF of pages of different sizes or types ({_list(found)}), which are no bands of one scene; "
@@ -132,7 +132,7 @@ def _slot(name: str, series: Any, axes: str) -> slots.Slot:
     shape, ndim = series.shape, len(series.shape)
     if not axes:
         if ndim != 3:
-            raise UnsupportedError(
+            raise UsageError(
                 f"{name}: a stack with axes {series.axes} ({' x '.join(map(str, shape))}); tell which are the bands "
                 f"with --axes, a letter or digit each: {'0' * (ndim - 3)}byx"
             )
