@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -144,6 +145,10 @@ def describe_evaluation(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+#: Files of a scene that are named; a folder of bands has hundreds.
+MOST_FILES = 4
+
+
 def describe_info(found: Mapping[str, Any]) -> list[str]:
     """What a file is."""
     return _pairs(found)
@@ -163,7 +168,12 @@ def _pairs(found: Mapping[str, Any], indent: str = "") -> list[str]:
             lines.extend(_pairs(value, indent + "  "))
         else:
             items = value if isinstance(value, list | tuple) else [value]
-            text = ", ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in items if v is not None)
+            words = [f"{v:.6g}" if isinstance(v, float) else str(v) for v in items if v is not None]
+            if len(words) > MOST_FILES and len(runs := [(w, len(list(g))) for w, g in groupby(words)]) < len(words):
+                words = [w if n == 1 else f"{w} ({n} times)" for w, n in runs]
+            if key == "files" and len(words) > MOST_FILES:
+                words[MOST_FILES - 1 :] = [f"and {len(words) - MOST_FILES + 1} more"]
+            text = ", ".join(words)
             lines.append(f"{indent}{key:{width}}  {text or 'none'}")
     return lines
 

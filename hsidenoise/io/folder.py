@@ -207,7 +207,7 @@ def _compose(
             "descriptions": spectral.names,
             "units": tuple((b.cube.layout.get("units") or ("",))[0] for b in members),
             "mask": next((m for b in members if (m := b.cube.layout.get("mask", ""))), ""),
-            "files": tuple(f for b in bands for f in b.cube.layout.get("files", (b.path,)))
+            "files": tuple(dict.fromkeys(f for b in bands for f in b.cube.layout.get("files", (b.path,))))
             + tuple(os.path.join(folder, n) for n in metadata),
         },
         on_close=lambda: _close(bands),
