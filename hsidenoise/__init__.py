@@ -8,12 +8,8 @@ __all__ = ["denoise", "open_cube"]
 
 def __getattr__(name: str) -> Any:
     # Loaded when first used: `hsidenoise --help` needs none of it.
-    if name == "denoise":
-        from .api import denoise
+    if name in __all__:
+        from . import api
 
-        return denoise
-    if name == "open_cube":
-        from .io import open_cube
-
-        return open_cube
+        return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

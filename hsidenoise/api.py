@@ -13,11 +13,44 @@ from numpy.typing import NDArray
 from .bands import from_envi
 from .cube import Cube
 from .errors import UsageError
+from .settings import ReadOptions
 
 if TYPE_CHECKING:
     import xarray
 
 _SPECTRAL = ("wavelength", "wavelengths", "band", "bands", "wl", "channel", "spectral")
+
+
+#: Longest edge of a scene's picture in a notebook, in pixels.
+EDGE = 256
+
+
+def open_cube(name: str | os.PathLike[str], options: ReadOptions | None = None, **changes: Any) -> Cube:
+    """Open a scene, its pixels still on disk; in a notebook it shows itself with a small picture.
+
+    See `hsidenoise.io.open_cube` for parameters and errors.
+    """
+    from . import io
+
+    return replace(io.open_cube(name, options, **changes), on_show=show)
+
+
+def show(cube: Cube) -> str:
+    """A picture of a scene and a few facts, as HTML."""
+    from html import escape
+
+    from .pictures import View, choose_rgb, encode, plate
+
+    bands, rows, cols = cube.shape
+    usable = [b for b, good in enumerate(cube.bands.usable()) if good]
+    chosen, words = choose_rgb(cube.bands, cube.tags, usable)
+    step = -(-max(rows, cols) // EDGE)
+    panel = plate("", "", {"before": cube, "after": cube}, View(cube.window(), step, step), chosen).panels[0]
+    known = [w for w in cube.bands.wavelength if w == w]
+    facts = [cube.format, f"{bands} bands, {rows} x {cols} pixels", cube.dtype]
+    facts += [f"{min(known):.0f} to {max(known):.0f} nm"] if known else []
+    lines = "".join(f"<div>{escape(text)}</div>" for text in (cube.name, *facts, words))
+    return f'<div><img src="{encode(panel.pixels, 85)}" alt="{escape(words)}"></div>{lines}'
 
 
 def denoise(
@@ -70,8 +103,6 @@ def denoise(
     chosen: dict[str, Any] = {"model": model, "device": device, "tile": tile, "shifts": shifts, "bidx": bidx}
     chosen["quiet"] = quiet
     if isinstance(scene, str | os.PathLike):
-        from .io import open_cube
-
         with open_cube(scene, nodata="" if nodata is None else repr(nodata)) as cube:
             return _denoised(cube, **chosen)
     if isinstance(scene, np.ndarray):

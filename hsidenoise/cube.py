@@ -76,6 +76,8 @@ class Cube:
         Dataset tags by namespace; ``""`` is the default namespace.
     band_tags
         The same for each band.
+    on_show
+        Makes HTML of it, for notebooks.
     layout
         How the file stores its pixels (interleave, blocks, compression, byte order), for the writer.
     """
@@ -95,6 +97,7 @@ class Cube:
     band_tags: tuple[Mapping[str, Mapping[str, str]], ...] = field(default=(), repr=False)
     layout: Mapping[str, Any] = field(default_factory=dict, repr=False)
     on_close: Callable[[], None] | None = field(default=None, repr=False)
+    on_show: Callable[[Cube], str] | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, pixels: NDArray[Any], nodata: float | None = None) -> Cube:
@@ -117,6 +120,9 @@ class Cube:
         """Release the file."""
         if self.on_close is not None:
             self.on_close()
+
+    def _repr_html_(self) -> str | None:
+        return self.on_show(self) if self.on_show is not None else None
 
     def window(self) -> Window:
         """The whole scene as a window."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import doctest
+import io
+import re
 from pathlib import Path
 from typing import Any
 
+import matplotlib.image
 import numpy as np
 import pytest
 import rasterio
@@ -108,5 +112,9 @@ def test_what_cannot_be_denoised_is_said(scene: Any, options: dict[str, Any], sa
 def test_cubes_are_opened_from_the_package(tmp_path: Path) -> None:
     with hsidenoise.open_cube(write_tiff(tmp_path / "a.tif", cube())) as opened:
         assert opened.shape == (16, 40, 48)
+        shown = opened._repr_html_()
+        assert "16 bands, 40 x 48 pixels" in shown
+        png = base64.b64decode(re.search(r"data:image/png;base64,([^\"]+)", shown)[1])
+        assert matplotlib.image.imread(io.BytesIO(png)).shape[:2] == (40, 48)
     with pytest.raises(AttributeError):
         hsidenoise.nothing  # noqa: B018
