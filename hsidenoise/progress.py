@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +16,13 @@ class Progress(Protocol):
 
     def advance(self, n: float = 1, **fields: object) -> None:
         """Count `n` more units as done and show `fields`, such as ``loss=0.01``, beside the rate."""
+
+    def inside(self, shares: Mapping[str, float]) -> None:
+        """Show how far units in work have come, by their names: a bar each on a terminal, else nothing."""
+
+
+#: Who is told the share that is done, where nothing is shown: a process that works for another.
+LISTENER: ContextVar[Callable[[float], None] | None] = ContextVar("LISTENER", default=None)
 
 
 @contextmanager
@@ -39,7 +47,7 @@ def track(total: float, label: str, *, quiet: bool = False, unit: str = "it") ->
         and remaining time.
     """
     if quiet:
-        yield _Silent()
+        yield _Silent(total, LISTENER.get())
     elif sys.stderr.isatty():
         with _bar(total, label, unit) as bar:
             yield bar
@@ -47,8 +55,18 @@ def track(total: float, label: str, *, quiet: bool = False, unit: str = "it") ->
         yield _Lines(total, label, unit)
 
 
+@dataclass
 class _Silent:
+    total: float
+    listener: Callable[[float], None] | None
+    done: float = 0.0
+
     def advance(self, n: float = 1, **fields: object) -> None:
+        self.done += n
+        if self.listener is not None and self.total:
+            self.listener(self.done / self.total)
+
+    def inside(self, shares: Mapping[str, float]) -> None:
         pass
 
 
@@ -74,6 +92,9 @@ class _Lines:
         parts.append(f"elapsed {_span(elapsed)}" + (f", left {_span(left)}" if left > 0 else ""))
         shown = _shown(fields)
         print(", ".join([*parts, shown] if shown else parts), file=sys.stderr, flush=True)
+
+    def inside(self, shares: Mapping[str, float]) -> None:
+        pass
 
 
 @contextmanager
@@ -105,6 +126,15 @@ def _bar(total: float, label: str, unit: str) -> Iterator[Progress]:
                     shown.update(task, shown=_shown(fields))
                 shown.advance(task, n)
 
+            def inside(self, shares: Mapping[str, float]) -> None:
+                for name in [name for name in parts if name not in shares]:
+                    shown.remove_task(parts.pop(name))
+                for name, share in shares.items():
+                    if name not in parts:
+                        parts[name] = shown.add_task(f"  {name}", total=1.0, shown="")
+                    shown.update(parts[name], completed=share)
+
+        parts: dict[str, Any] = {}
         yield Bar()
 
 

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import socket
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -34,6 +35,10 @@ PACE = 8e-7
 _IDLE = ("device", "tile", "overwrite", "fail_on", "config")
 
 
+#: By output: the scene, its claim, and its file's identity before it was read.
+_Claims = dict[str, tuple[Scene, Claim, dict[str, Any]]]
+
+
 def cores() -> int:
     """Processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -52,6 +57,7 @@ class Client:
         self.counts: Counter[str] = Counter()
         self.failures: list[dict[str, str]] = []
         self.gates: list[dict[str, Any]] = []
+        self.todo = 0
 
     def done(self, scene: Scene) -> bool:
         """Whether the manifest holds this scene, as it is, with these options and weights, and its output is there."""
@@ -79,11 +85,12 @@ class Client:
         """Denoise what is not done yet."""
         waiting = deque(s for s in scenes if not self.done(s))
         self.counts["skipped"] = len(scenes) - len(waiting)
+        self.todo = len(waiting)
         began = time.monotonic()
         jobs = min(jobs, max(len(waiting), 1))
         with (
             self._pool(jobs) as workers,
-            progress.track(len(waiting), "batch", quiet=self.quiet, unit="scene") as bar,
+            progress.track(len(waiting), "batch", quiet=self.quiet or not sys.stderr.isatty(), unit="scene") as bar,
         ):
             self._drive(waiting, workers, bar)
         shown = page.write(self.folder, self.folder / BOOKS, self.manifest.latest())
@@ -103,7 +110,7 @@ class Client:
         return Workers(jobs, max(1, cores() // jobs), timeout=60 * self.options.timeout, memory=memory)
 
     def _drive(self, waiting: deque[Scene], workers: Pool, bar: progress.Progress) -> None:
-        claims: dict[str, tuple[Scene, Claim]] = {}
+        claims: _Claims = {}
         tries: Counter[str] = Counter()
         elsewhere: deque[Scene] = deque()
         looked = 0.0
@@ -114,15 +121,16 @@ class Client:
                 if not claims and (not elsewhere or self._stopped()):
                     break
                 for outcome in workers.finished():
-                    scene, claim = claims.pop(outcome.task.output)
+                    scene, claim, told = claims.pop(outcome.task.output)
                     tries[scene.output] += 1
                     if outcome.status == "died" and tries[scene.output] <= self.options.retries:
                         self.log("again", scene, error=outcome.detail["error"])
                         waiting.append(scene)
                     else:
-                        self._settle(scene, outcome)
+                        self._settle(scene, outcome, told)
                         bar.advance(1, **{outcome.status: self.counts[outcome.status]})
                     claim.release()
+                bar.inside({os.path.relpath(o, self.folder): share for o, share in workers.shares().items()})
                 if elsewhere and time.monotonic() - looked > PATIENCE:
                     looked = time.monotonic()
                     waiting.extend(elsewhere)
@@ -131,14 +139,14 @@ class Client:
                     time.sleep(0.2)
         finally:
             workers.stop()
-            for _, claim in claims.values():
+            for _, claim, _ in claims.values():
                 claim.release()
 
     def _stopped(self) -> bool:
         return self.options.fail_fast and self.counts["failed"] > 0
 
     def _start(
-        self, scene: Scene, workers: Pool, claims: dict[str, tuple[Scene, Claim]], elsewhere: deque[Scene],
+        self, scene: Scene, workers: Pool, claims: _Claims, elsewhere: deque[Scene],
         bar: progress.Progress,
     ) -> None:  # fmt: skip
         claim = Claim(self.folder / BOOKS, scene.output)
@@ -151,13 +159,14 @@ class Client:
             bar.advance(1)
             return
         try:
+            told = identity(scene.source, checksum=self.options.checksum)  # before it is read
             task = self._prepared(scene)
         except (HSIDenoiseError, OSError) as error:
             self._fail(scene, {"error": " ".join(str(error).split()), "kind": type(error).__name__}, 0.0)
             claim.release()
             bar.advance(1)
             return
-        claims[task.output] = scene, claim
+        claims[task.output] = scene, claim, told
         workers.give(task)
 
     def _prepared(self, scene: Scene) -> Task:
@@ -184,14 +193,18 @@ class Client:
             "pid": os.getpid(), **detail,
         }  # fmt: skip
 
-    def _settle(self, scene: Scene, outcome: Outcome) -> None:
-        """Record what became of a scene."""
+    def _settle(self, scene: Scene, outcome: Outcome, told: Mapping[str, Any]) -> None:
+        """Record what became of a scene that was such a file."""
         if outcome.status != "done":
             self._fail(scene, outcome.detail, outcome.seconds)
             return
+        try:
+            result = identity(outcome.task.output, checksum=self.options.checksum)
+        except OSError as error:
+            self._fail(scene, {"error": f"{outcome.task.output}: went away ({error.strerror})"}, outcome.seconds)
+            return
         detail = outcome.detail | {
-            "input": identity(scene.source, checksum=self.options.checksum),
-            "result": identity(outcome.task.output, checksum=self.options.checksum),
+            "input": dict(told), "result": result,
             "options": self.asked, "weights": dict(self.weights), "version": __version__,
             "elapsed": round(outcome.seconds, 3),
         }  # fmt: skip
@@ -200,6 +213,7 @@ class Client:
         for gate in outcome.detail.get("gates_met") or ():
             self.gates.append({"source": scene.source, "gate": gate})
         self.log("done", scene, seconds=round(outcome.seconds, 3))
+        self._say(f"{scene.output}: done in {outcome.seconds:.1f} s")
 
     def _fail(self, scene: Scene, detail: Mapping[str, Any], seconds: float) -> None:
         found: dict[str, Any] = {}
@@ -209,6 +223,13 @@ class Client:
         self.counts["failed"] += 1
         self.failures.append({"source": scene.source, "error": str(detail["error"])})
         self.log("failed", scene, error=detail["error"])
+        self._say(f"{scene.output}: failed")
+
+    def _say(self, text: str) -> None:
+        """A line for each scene, where no bar is shown."""
+        if not self.quiet and not sys.stderr.isatty():
+            count = self.counts["done"] + self.counts["failed"] + self.counts["elsewhere"]
+            print(f"batch: {count} of {self.todo}: {text}", file=sys.stderr, flush=True)
 
     def log(self, event: str, scene: Scene, **detail: Any) -> None:
         """Append an event to ``--log-file``."""

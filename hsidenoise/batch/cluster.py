@@ -88,6 +88,10 @@ class Cluster:
             status, detail = self._answer(task, future)
             yield Outcome(task, status, time.monotonic() - since, detail)
 
+    def shares(self) -> dict[str, float]:
+        """None is known."""
+        return {}
+
     def _answer(self, task: Task, future: Any) -> tuple[str, dict[str, Any]]:
         if future.status == "finished":
             answer: tuple[str, dict[str, Any]] = future.result()

@@ -18,11 +18,14 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from .. import progress
 from ..errors import HSIDenoiseError
 from ..settings import RunOptions
 
-#: Seconds between looks at the memory of the processes.
+#: Seconds between looks at the memory of the processes, and between their words of how far they are.
 LOOK = 0.5
+#: Marks such a word among answers.
+PROGRESS = "progress"
 #: Seconds a process has to tidy up before it is killed.
 GRACE = 10.0
 
@@ -64,6 +67,9 @@ class Pool(Protocol):
     def finished(self) -> Iterator[Outcome]:
         """Wait for something to happen, not long; what has ended meanwhile."""
 
+    def shares(self) -> dict[str, float]:
+        """How far tasks in work have come, by output, where that is known."""
+
     def stop(self) -> None:
         """Drop tasks in work, which leave nothing behind."""
 
@@ -74,6 +80,7 @@ class _Worker:
     pipe: Connection
     task: Task | None = None
     since: float = 0.0
+    share: float = 0.0
     doomed: str = ""
 
 
@@ -118,7 +125,7 @@ class Workers:
         worker = next((w for w in self._workers if w.task is None), None)
         if worker is None:
             worker = self._new()
-        worker.task, worker.since = task, time.monotonic()
+        worker.task, worker.since, worker.share = task, time.monotonic(), 0.0
         with suppress(BrokenPipeError):  # it died while it was idle: the next look finds it
             worker.pipe.send(task)
 
@@ -137,11 +144,16 @@ class Workers:
     def _collect(self, worker: _Worker) -> Outcome | None:
         task, seconds = worker.task, time.monotonic() - worker.since
         try:
-            if worker.pipe.poll():
+            while worker.pipe.poll():
                 status, detail = worker.pipe.recv()
+                if status == PROGRESS:
+                    worker.share = detail
+                    continue
                 worker.task = None
                 assert task is not None
                 return Outcome(task, status, seconds, detail)
+            if worker.process.is_alive():
+                return None
         except (EOFError, OSError):
             pass  # it died before it could answer
         worker.process.join(GRACE)
@@ -152,6 +164,10 @@ class Workers:
         code = worker.process.exitcode
         why = worker.doomed or (f"killed by signal {-code}" if code and code < 0 else f"ended with code {code}")
         return Outcome(task, "died", seconds, {"error": f"{task.source}: its process {why}"})
+
+    def shares(self) -> dict[str, float]:
+        """See `Pool`."""
+        return {w.task.output: w.share for w in self._workers if w.task is not None}
 
     def _watch(self) -> None:
         """End tasks that take too long or too much memory."""
@@ -218,6 +234,15 @@ def _serve(pipe: Connection, threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+    told = 0.0
+
+    def tell(share: float) -> None:
+        nonlocal told
+        if time.monotonic() - told > LOOK:
+            told = time.monotonic()
+            pipe.send((PROGRESS, share))
+
+    progress.LISTENER.set(tell)
     with suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
             pipe.send(attempt(pipe.recv()))
