@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["CubeWriter", "check_output", "create_cube", "describe_output", "gdal_env", "open_cube", "output_driver"]
 
 #: Readers of files that hold named arrays: module and function, by what `sniff.kind` calls the file.
-_ARRAYS: dict[str, tuple[str, str]] = {}
-_LATER = {"HDF4", "HDF5", "netCDF", "MATLAB"}
+_ARRAYS: dict[str, tuple[str, str]] = {"netCDF": ("netcdf", "open_netcdf"), "HDF5": ("netcdf", "open_hdf5")}
+_LATER = {"HDF4", "MATLAB"}
 _FAULTS = {
     "git-LFS pointer": "is a git-LFS pointer, not the file itself; run 'git lfs pull'",
     "HTML page": "is an HTML page saved under this name; the download failed, fetch it again",

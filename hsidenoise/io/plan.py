@@ -57,6 +57,8 @@ def decide(
     if driver == "ENVI" and kind.name in ("int8", "float16"):
         wider = {"int8": "int16", "float16": "float32"}[kind.name]
         raise UsageError(f"{os.fspath(path)}: ENVI has no {kind.name}; choose --dtype {wider} or --of GTiff")
+    if driver == "netCDF" and kind.name == "float16":
+        raise UsageError(f"{os.fspath(path)}: netCDF has no float16; choose --dtype float32 or --of GTiff")
     if driver == "copy":
         _check_copy(os.fspath(path), like, kind, chosen, co)
     if nodata:
