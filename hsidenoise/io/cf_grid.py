@@ -21,7 +21,7 @@ from .slots import Slot
 
 Transform = tuple[float, ...]
 
-#: A grid that only counts pixels, downwards: what an image without georeferencing gets from GDAL's point of view.
+#: A grid that only counts pixels, downwards: that of an image without georeferencing.
 PIXELS = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
 
 # Methods of WKT2 and PROJJSON: the CF name, the attribute for the longitude of origin, that for the scale.
@@ -52,12 +52,12 @@ def from_cf(name: str, dataset: Any, variable: Any, slot: Slot) -> Geo:
     shape = variable.shape[slot.axes[1]], variable.shape[slot.axes[2]]
     said = _numbers(attrs.get("GeoTransform"))
     grid = (said[1], said[2], said[0], said[4], said[5], said[3]) if len(said) == 6 else None
-    grid = None if grid in (PIXELS, (1, 0, 0, 0, 1, 0)) else grid
     transform = _transform(grid, y, x, shape)
     if transform is None and (y is not None or x is not None or grid is not None):
         text = "coordinates of rows and columns are not evenly spaced; no grid is taken from them"
         warnings.warn(f"{name}: {text}", MetadataWarning, stacklevel=2)
-    return Geo(crs=_crs(name, variable, attrs), transform=transform)
+    no_grid = transform in (PIXELS, (1, 0, 0, 0, 1, 0))
+    return Geo(crs=_crs(name, variable, attrs), transform=None if no_grid else transform)
 
 
 def _mapping(dataset: Any, variable: Any) -> dict[str, Any]:
@@ -231,4 +231,5 @@ def axis_attributes(geo: Geo) -> tuple[dict[str, str], dict[str, str]]:
         units = {"metre": "m", "meter": "m"}.get(crs.linear_units.lower(), crs.linear_units)
         y |= {"standard_name": "projection_y_coordinate", "units": units}
         x |= {"standard_name": "projection_x_coordinate", "units": units}
-    return y | {"long_name": "y coordinate of projection"}, x | {"long_name": "x coordinate of projection"}
+    words = "coordinate of projection" if geo.transform else "pixels: no georeferencing"
+    return y | {"long_name": f"y {words}"}, x | {"long_name": f"x {words}"}

@@ -33,8 +33,8 @@ _LOCK = threading.RLock()
 _CACHE = 256 * 2**20  # bytes of unpacked chunks held while reading rows
 _CREDIBLE, _RATIO = 2**30, 50_000  # as for TIFF: more than both is no scene
 # Attributes that say how values are stored; the others go with the cube.
-_STORAGE = {"_FillValue", "units", "missing_value", "scale_factor", "add_offset", "grid_mapping", "coordinates", "_Unsigned",
-            "ancillary_variables", "DIMENSION_LIST", "_Netcdf4Coordinates", "_Netcdf4Dimid"}  # fmt: skip
+_STORAGE = {"_FillValue", "units", "missing_value", "scale_factor", "add_offset", "grid_mapping", "coordinates",
+            "_Unsigned", "ancillary_variables", "DIMENSION_LIST", "_Netcdf4Coordinates", "_Netcdf4Dimid"}  # fmt: skip
 
 
 @contextmanager

@@ -186,12 +186,10 @@ def _grid(file: Any, like: Cube) -> None:
     rows, cols = like.shape[1:]
     file.createDimension("y", rows)
     file.createDimension("x", cols)
-    # Without any grid GDAL takes the first row for the southernmost and turns the image over.
-    attrs = cf_grid.to_cf(like.geo if like.geo.transform else replace(like.geo, transform=cf_grid.PIXELS))
-    file.createVariable("crs", "i4", (), fill_value=False).setncatts(attrs)
-    if not like.geo.transform:
-        return
-    a, b, c, d, e, f = like.geo.transform
+    # Without any grid GDAL takes the first row for the southernmost and turns the image over, so pixels are counted.
+    geo = like.geo if like.geo.transform else replace(like.geo, transform=cf_grid.PIXELS)
+    file.createVariable("crs", "i4", (), fill_value=False).setncatts(cf_grid.to_cf(geo))
+    a, b, c, d, e, f = geo.transform or cf_grid.PIXELS
     if b or d:  # rotated or sheared: no coordinate belongs to a row alone, GeoTransform has the grid
         return
     words = cf_grid.axis_attributes(like.geo)
