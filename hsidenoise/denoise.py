@@ -104,6 +104,7 @@ def run(
                 create_cube(options.residual, like, dtype="float32", overwrite=options.overwrite, provenance=provenance)
             )
         record |= {"tiles": [], "samples_passed": 0}
+        tags = cube.tags
         for start, denoised in denoise_rows(cube, job, engine, record["tiles"], quiet=quiet):
             window = Window(start, start + denoised.shape[1], 0, cube.shape[2])
             raw = cube.raw(window)
@@ -118,6 +119,8 @@ def run(
                 # In float64: the difference of two large numbers would lose its digits in float32.
                 removed = np.subtract(raw, block, dtype=np.float64, where=valid, out=np.full(raw.shape, np.nan))
                 residual.write(start, removed.astype(np.float32))
+    if options.stac:
+        _stac(scene, output, options, decided["driver"], tags, provenance)
     record["seconds"] = round(time.time() - started, 2)
     if options.report or options.reference:
         record["measured"] = _report(scene, output, options, record, copied=decided["driver"] == "copy")
@@ -221,6 +224,17 @@ def versions() -> dict[str, str]:
         "rasterio": rasterio.__version__,
         "gdal": rasterio.__gdal_version__,
     }
+
+
+def _stac(
+    scene: str | os.PathLike[str], output: str | os.PathLike[str], options: RunOptions, driver: str,
+    tags: Mapping[str, Mapping[str, str]], provenance: Mapping[str, str],
+) -> None:  # fmt: skip
+    from .io import open_cube, stac
+
+    assert options.stac is not None
+    with open_cube(output, options if driver == "copy" else None) as written:
+        stac.write(options.stac, written, driver, tags=tags, scene=os.fspath(scene), provenance=provenance)
 
 
 def _report(
