@@ -44,7 +44,7 @@ _STARTS = ("acquisitiondatetime", "acquisitiontime", "acquisitionstarttime", "ti
            "acquisitiondate")  # fmt: skip
 _ENDS = ("acquisitionendtime", "timecoverageend", "enddatetime", "rangeendingdatetime", "sensingstop", "endtime")
 _LEVELS = ("processinglevel", "productlevel", "processinglevelid")
-_EDGE = 8  # points an edge of the footprint gets: edges of map projections are curves on the globe
+_EDGE = 4  # points an edge of the footprint gets: edges of map projections are curves on the globe
 
 
 def write(
