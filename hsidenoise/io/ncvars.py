@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import UnsupportedError, UsageError
 from ..settings import ReadOptions
-from .slots import Slot
+from . import hdf_axes
 
 _NAMES = {  # CF standard names of coordinates
     "b": "radiation_wavelength sensor_band_central_radiation_wavelength radiation_wavenumber sensor_band_identifier "
@@ -20,16 +20,7 @@ _NAMES = {  # CF standard names of coordinates
     "x": "projection_x_coordinate longitude grid_longitude",
     "t": "time forecast_reference_time",
 }
-_WORDS = {  # names of dimensions by habit, in lower case without signs
-    "b": "b band bands nband nbands bandnumber numberofbands wavelength wavelengths wavelength3d wl lambda channel "
-    "channels spectral spectrum",
-    "y": "y row rows nrows line lines nlines numberoflines lat latitude northing downtrack alongtrack scan scans ydim "
-    "height",
-    "x": "x col cols ncols column columns sample samples nsamples pixel pixels pixelsperline lon longitude easting "
-    "crosstrack acrosstrack xdim width",
-    "t": "time t",
-}
-_LETTER = {word: letter for table in (_NAMES, _WORDS) for letter, words in table.items() for word in words.split()}
+_LETTER = hdf_axes.LETTER | {"t": "t"} | {word: letter for letter, words in _NAMES.items() for word in words.split()}
 _LENGTHS = {"nm", "um", "µm", "μm", "micron", "microns"} | {
     p + m for p in ("nano", "micro") for m in ("meter", "meters", "metre", "metres")
 }
@@ -104,7 +95,7 @@ def letter(variable: Any, axis: int) -> str:
     if not said and (" since " in units or word(attrs, "axis") == "t"):
         said = "t"
     said = said or (word(attrs, "axis") if word(attrs, "axis") in ("x", "y") else "")
-    return said or _LETTER.get(re.sub(r"[^a-z0-9]", "", variable.dimensions[axis].lower()), "")
+    return said or _LETTER.get(hdf_axes.plain(variable.dimensions[axis]), "")
 
 
 def is_wavelength(path: str, variable: Any) -> bool:
@@ -147,36 +138,15 @@ def axes_of(variable: Any, lists: Sequence[int] = ()) -> str:
     return "".join(letters)
 
 
-def slot(name: str, path: str, shape: Sequence[int], axes: str) -> Slot:
-    """The slot of an array whose axes are named by letters; digits are places on axes that are no part of the cube.
-
-    Raises
-    ------
-    UsageError
-        The letters do not fit the array.
-    """
-    text = axes.lower()
-    if len(text) != len(shape):
-        raise UsageError(f"{name}: --axes {axes}: {path} has {len(shape)} axes, name each of them by one character")
-    if any(text.count(c) != 1 for c in "yx") or text.count("b") > 1 or not re.fullmatch(r"[byx0-9]+", text):
-        raise UsageError(f"{name}: --axes {axes}: name y and x once, b at most once, and other axes by a digit")
-    fixed = tuple((i, int(c)) for i, c in enumerate(text) if c.isdigit())
-    for axis, place in fixed:
-        if place >= shape[axis]:
-            raise UsageError(f"{name}: --axes {axes}: axis {axis + 1} of {path} has {shape[axis]} places, from 0 up")
-    band = text.find("b")
-    return Slot(path, (band, text.index("y"), text.index("x")), shape[band] if band >= 0 else 1, fixed)
-
-
 def find(name: str, dataset: Any, options: ReadOptions) -> list[Found]:
     """The variable that holds the cube, or those that hold a band each, as GDAL writes them.
 
     Raises
     ------
     UnsupportedError
-        None does, or several could.
+        None does.
     UsageError
-        ``--variable`` or ``--axes`` name nothing there is.
+        Several could, which axis is which is not certain, or ``--variable`` or ``--axes`` name nothing there is.
     """
     every = dict(walk(dataset))
     lists = {v.shape[0] for path, v in every.items() if is_wavelength(path, v)}
@@ -197,9 +167,12 @@ def find(name: str, dataset: Any, options: ReadOptions) -> list[Found]:
     if not chosen:
         raise UnsupportedError(f"{name}: holds no array of bands, rows and columns; {_list(arrays) or 'none'} is there")
     if len(chosen) > 1 and not _gdal_bands(chosen):
-        raise UnsupportedError(f"{name}: holds several arrays, choose one by --variable: {_list(chosen)}")
+        raise UsageError(f"{name}: holds several arrays: {_list(chosen)}; choose one with --variable")
     if not chosen[0].axes:
-        raise UnsupportedError(f"{name}: which axes of {chosen[0]} are bands, rows and columns? Say it by --axes (byx)")
+        raise UsageError(
+            f"{name}: which axis of {chosen[0]} is which is not said; give --axes, such as byx (bands, rows, columns), "
+            "with a digit for each further axis"
+        )
     if 0 in chosen[0].variable.shape:
         raise UnsupportedError(f"{name}: {chosen[0]} is empty")
     return chosen

@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-import h5py
 import netCDF4
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ from ..bands import Bands, from_envi
 from ..cube import Cube, Geo, Window
 from ..errors import HSIDenoiseError, MetadataWarning, ReadError, SceneTooLargeError, UnsupportedError, UsageError
 from ..settings import ReadOptions
-from . import cf_grid, ncattrs, ncvars, slots
+from . import cf_grid, hdf_axes, ncattrs, ncvars, slots
 from . import nodata as nodata_
 from .slots import Slot
 
@@ -50,26 +49,6 @@ def reading(name: str, fault: str) -> Iterator[None]:
         raise ReadError(f"{name}: {fault} (netCDF: {reason})") from error
 
 
-def open_hdf5(name: str, options: ReadOptions) -> Cube:
-    """Open an HDF5 file if the netCDF library wrote it; netCDF-C crashes on some that it did not.
-
-    Raises
-    ------
-    ReadError, UnsupportedError
-        Damaged, or another kind of HDF5 file.
-    """
-    try:
-        with h5py.File(name, "r", locking=False) as file:
-            items = [file.get(key) for key in file if file.get(key, getclass=True) is h5py.Dataset]
-            ours = "_NCProperties" in file.attrs or any(item.is_scale for item in items)
-    except FAULTS as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ReadError(f"{name}: damaged or truncated; fetch it again (HDF5: {reason})") from error
-    if not ours:
-        raise UnsupportedError(f"{name}: is an HDF5 file, which is not supported yet; convert it to GeoTIFF or ENVI")
-    return open_netcdf(name, options)
-
-
 def open_netcdf(name: str, options: ReadOptions) -> Cube:
     """Open a netCDF file; one in HDF5 must be known to be netCDF-4.
 
@@ -78,9 +57,9 @@ def open_netcdf(name: str, options: ReadOptions) -> Cube:
     ReadError
         Damaged or truncated.
     UnsupportedError
-        It holds no cube, or several of them.
+        It holds no cube.
     UsageError
-        An option names something that is not there, or does not apply.
+        Several arrays could be the cube, its axes are not certain, or an option names what is not there.
     SceneTooLargeError
         It announces more than is credible for its size.
     """
@@ -99,7 +78,7 @@ def open_netcdf(name: str, options: ReadOptions) -> Cube:
 def _describe(name: str, dataset: Any, options: ReadOptions) -> Cube:
     dataset.set_auto_maskandscale(False)
     found = ncvars.find(name, dataset, options)
-    parts = [ncvars.slot(name, f.path, f.variable.shape, f.axes) for f in found]
+    parts = [hdf_axes.slot(name, f.path, f.variable.shape, f.axes) for f in found]
     variable, slot = found[0].variable, parts[0]
     arrays = _arrays(dataset, parts)
     dtype = arrays(slot.name).dtype.name

@@ -37,6 +37,7 @@ _MEDIA = {
     "netCDF": "application/netcdf",
     "HDF5": "application/x-hdf5",
     "HDF4": "application/x-hdf",
+    "MATLAB": "application/x-matlab-data",
 }
 # Tags that tell when a scene was taken, in lower case without signs, the best first.
 _STARTS = ("acquisitiondatetime", "acquisitiontime", "acquisitionstarttime", "timecoveragestart", "startdatetime",
@@ -94,6 +95,7 @@ def item(
         As given to `hsidenoise.io.create_cube`.
     """
     footprint = _footprint(output)
+    kind = output.layout.get("driver", driver) if driver == "copy" else driver
     grid, extensions = _projection(output), ["projection/v2.0.0", "raster/v2.0.0", "processing/v1.2.0"]
     bands = _bands(output)
     if any("eo:center_wavelength" in band or "eo:full_width_half_max" in band for band in bands):
@@ -111,7 +113,7 @@ def item(
         "processing:datetime": made,
         **({"processing:level": level} if level else {}),
     }
-    assets = {"data": _asset(path, output.name, _MEDIA.get(driver, _MEDIA.get(output.format, "")), "data")}
+    assets = {"data": _asset(path, output.name, _MEDIA.get(kind, ""), "data")}
     assets["data"]["bands"] = bands
     if driver == "ENVI":
         assets["header"] = _asset(path, targets.header_path(output.name), "text/plain", "metadata")
