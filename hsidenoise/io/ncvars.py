@@ -150,10 +150,11 @@ def find(name: str, dataset: Any, options: ReadOptions) -> list[Found]:
     """
     every = dict(walk(dataset))
     lists = {v.shape[0] for path, v in every.items() if is_wavelength(path, v)}
+    helpers = _helpers(every)
     arrays = [
         Found(path, v, options.axes or axes_of(v, sorted(lists)))
         for path, v in every.items()
-        if numeric(v) and v.ndim >= 2 and path not in _helpers(every)
+        if numeric(v) and v.ndim >= 2 and path not in helpers
     ]
     if options.variable:
         wanted = options.variable.strip("/")
@@ -162,6 +163,8 @@ def find(name: str, dataset: Any, options: ReadOptions) -> list[Found]:
             raise UsageError(f"{name}: --variable {options.variable}: not there; it holds {_list(arrays) or 'none'}")
     elif options.axes:
         chosen = [f for f in arrays if f.variable.ndim == len(options.axes)]
+        if not chosen:
+            raise UsageError(f"{name}: --axes {options.axes}: no array has as many axes; it holds {_list(arrays)}")
     else:
         chosen = _likely(arrays)
     if not chosen:
