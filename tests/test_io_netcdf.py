@@ -1,4 +1,4 @@
-"""netCDF: CF files are read as stored, copied with everything else equal, and written so that other programs read them."""
+"""netCDF: CF files are read as stored, copied with everything else equal, and written so that others can read them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,9 @@ def scene(path: Path, dtype: str = "int16", **profile: Any) -> Path:
 
 
 def cf(
-    path: Path, values: NDArray[Any] | None = None, *, order: str = "byx", names: Sequence[str] = ("wavelength", "y", "x"),
-    form: str = "NETCDF4", fill: Any = None, coordinates: bool = True, variable: str = "cube", **attributes: Any,
+    path: Path, values: NDArray[Any] | None = None, *, order: str = "byx",
+    names: Sequence[str] = ("wavelength", "y", "x"), form: str = "NETCDF4",
+    fill: Any = None, coordinates: bool = True, variable: str = "cube", **attributes: Any,
 ) -> Path:  # fmt: skip
     """A CF file of a cube (bands, rows, cols), stored in this order of axes under these names of dimensions."""
     values = pixels() if values is None else values
@@ -69,8 +71,9 @@ def cf(
         for name, size in zip(names, values.shape, strict=True):
             file.createDimension(name, size)
         if coordinates:
+            centres = np.array(WAVELENGTHS[: len(values)])
             for name, numbers, said in (
-                (names[0], np.array(WAVELENGTHS[: len(values)]), {"standard_name": "radiation_wavelength", "units": "nm"}),
+                (names[0], centres, {"standard_name": "radiation_wavelength", "units": "nm"}),
                 (names[1], 4000 - 10.0 * np.arange(values.shape[1]), {"standard_name": "projection_y_coordinate"}),
                 (names[2], 70 + 10.0 * np.arange(values.shape[2]), {"standard_name": "projection_x_coordinate"}),
             ):
@@ -154,7 +157,9 @@ def test_every_usual_reader_understands_what_is_written(tmp_path: Path) -> None:
         assert tuple(data["wavelength"].values.tolist()) == WAVELENGTHS
         assert {"fwhm", "good_band", "band_name"} <= set(data["data"].coords)
         assert data.rio.crs.to_epsg() == 32633
-        assert data.rio.transform() == UTM
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PendingDeprecationWarning)  # rioxarray's own, of affine 3
+            assert data.rio.transform() == UTM
         assert data["data"].rio.encoded_nodata is None or data["data"].rio.encoded_nodata == nodata
 
 
@@ -215,8 +220,6 @@ def test_control_points_and_rpcs_are_kept_with_a_warning(tmp_path: Path) -> None
         assert b.geo.gcps == a.geo.gcps
         assert len(b.geo.gcps) == 4
         assert b.geo.gcps_crs == a.geo.gcps_crs
-        from dataclasses import replace
-
         like = replace(a, geo=replace(a.geo, rpcs=rpcs))
         with pytest.warns(MetadataWarning, match="RPCs"), create_cube(tmp_path / "r.nc", like) as writer:
             writer.write(0, a.raw())
@@ -256,8 +259,6 @@ def test_scale_and_offset_are_carried(tmp_path: Path) -> None:
 def test_what_netcdf_cannot_hold_is_said(tmp_path: Path) -> None:
     source = write_tiff(tmp_path / "a.tif", pixels())
     with open_cube(source) as cube, pytest.raises(UsageError, match="no float16"):
-        from dataclasses import replace
-
         create_cube(tmp_path / "a.nc", replace(cube, dtype="float16"))
     with rasterio.open(source, "r+") as file:
         file.update_tags(story="x" * 70_000, short="y")
@@ -272,7 +273,7 @@ def test_what_netcdf_cannot_hold_is_said(tmp_path: Path) -> None:
         assert file.short == "y"
 
 
-@pytest.mark.parametrize("key", ["plain", "with blank", "a/b", "percent%", "#", "_hidden", "Conventions", "hsidenoise", "é"])
+@pytest.mark.parametrize("key", ["a", "a b", "a/b", "percent%", "#", "_hidden", "Conventions", "hsidenoise", "é"])
 def test_tags_of_any_name_come_back(tmp_path: Path, key: str) -> None:
     source = write_tiff(tmp_path / "a.tif", pixels(), tags={"": {key: "v, 1"}, "MINE": {key: "w\nx"}})
     copy(copy(source, tmp_path / "a.nc"), tmp_path / "b.nc", of="netCDF")
@@ -298,9 +299,14 @@ def test_creation_options(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["x.nc", "y.nc"])
 def test_a_failure_leaves_nothing(tmp_path: Path, name: str) -> None:
     source = cf(tmp_path / "a.nc") if name == "y.nc" else write_tiff(tmp_path / "a.tif", pixels())
-    with open_cube(source) as cube, pytest.raises(KeyboardInterrupt), create_cube(tmp_path / name, cube) as writer:
-        writer.write(0, cube.raw(Window(0, 3, 0, 10)))
-        raise KeyboardInterrupt
+
+    def stopped() -> None:
+        with open_cube(source) as cube, create_cube(tmp_path / name, cube) as writer:
+            writer.write(0, cube.raw(Window(0, 3, 0, 10)))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
     assert [p.name for p in tmp_path.iterdir()] == [source.name]
 
 
@@ -374,9 +380,7 @@ def test_wavelengths_stand_in_a_list_of_another_group(tmp_path: Path) -> None:
 def test_nodata_in_all_its_spellings(tmp_path: Path, dtype: str, attributes: dict[str, Any], nodata: float) -> None:
     with open_cube(cf(tmp_path / "a.nc", pixels(dtype=dtype), fill=False, **attributes)) as cube:
         assert cube.nodata == (nodata,) * 5
-        kind = np.dtype(dtype)
-        expected = {"true": f"u{kind.itemsize}", "false": f"i{kind.itemsize}"}.get(attributes.get("_Unsigned", ""), dtype)
-        assert cube.dtype == np.dtype(expected).name
+        assert cube.dtype == {"true": "uint16", "false": "int8"}.get(attributes.get("_Unsigned", ""), dtype)
         assert cube.raw().tobytes() == pixels(dtype=dtype).tobytes()
 
 
@@ -471,13 +475,18 @@ def test_a_written_by_hand_dataset_of_xarray(tmp_path: Path) -> None:
 # ---- which variable
 
 
-def test_several_cubes_are_listed_as_a_matter_of_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_cubes_are_listed_as_a_matter_of_usage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = cf(tmp_path / "a.nc")
     with netCDF4.Dataset(path, "r+") as file:
         file.createGroup("model").createVariable("other", "f4", ("wavelength", "y", "x"))[:] = 1
     with pytest.raises(UsageError, match=r"several arrays: cube \(wavelength 5, y 8, x 10\), model/other .*--variable"):
         open_cube(path)
-    assert main(["info", str(path)]) == 2
+    monkeypatch.setattr("sys.argv", ["hsidenoise", "info", str(path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
     assert "--variable" in capsys.readouterr().err
     for name in ("other", "model/other", "/model/other"):
         with open_cube(path, ReadOptions(variable=name)) as cube:
@@ -632,7 +641,8 @@ def test_from_geotiff_over_netcdf_to_geotiff(tmp_path: Path) -> None:
         assert not np.array_equal(a.raw(), b.raw())
         assert c.tags["HSIDENOISE"]["source"] == "b.nc"
     with netCDF4.Dataset(tmp_path / "b.nc") as file:
-        assert re.fullmatch(r"software: hsidenoise \S+, model: .*, source: a\.tif, bands: .*, date: \S+", file.hsidenoise)
+        said = r"software: hsidenoise \S+, model: .*, source: a\.tif, bands: .*, date: \S+"
+        assert re.fullmatch(said, file.hsidenoise)
 
 
 @pytest.mark.parametrize("kind", ["tif", "cf", "classic", "envi"])
@@ -680,14 +690,16 @@ def test_truncated_files_are_refused_in_a_line(tmp_path: Path, form: str, share:
 
 
 def test_flipped_bytes_are_read_or_refused(tmp_path: Path) -> None:
+    """Unpatched, the netCDF library crashes on about one in a hundred classic files with three random bytes."""
     rng = np.random.default_rng(0)
-    for form in ("NETCDF4", "NETCDF3_CLASSIC", "NETCDF3_64BIT_DATA"):
-        data = bytearray(cf(tmp_path / "a.nc", form=form).read_bytes())
-        for i in range(60):
+    said = []
+    for form in ("NETCDF3_CLASSIC", "NETCDF3_64BIT_DATA"):
+        data = cf(tmp_path / "a.nc", form=form).read_bytes()
+        for i in range(100):
             broken = bytearray(data)
-            for at in rng.integers(0, min(len(data), 4000), 3):
+            for at in rng.integers(0, 700, 3):
                 broken[at] = rng.integers(0, 256)
-            path = tmp_path / f"{i}.nc"
+            path = tmp_path / f"{form}{i}.nc"
             path.write_bytes(broken)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
@@ -696,8 +708,10 @@ def test_flipped_bytes_are_read_or_refused(tmp_path: Path) -> None:
                         if math.prod(cube.shape) < 10**6:
                             cube.read()
                 except HSIDenoiseError as error:
-                    assert "\n" not in str(error)
+                    said.append(str(error))
             path.unlink()
+    assert len(said) > 50
+    assert not [text for text in said if "\n" in text]
 
 
 def test_a_size_that_is_not_credible(tmp_path: Path) -> None:
@@ -714,7 +728,7 @@ def test_a_size_that_is_not_credible(tmp_path: Path) -> None:
 def test_a_classic_file_cut_behind_its_header_says_so(tmp_path: Path) -> None:
     path = cf(tmp_path / "a.nc", pixels((5, 100, 100)), form="NETCDF3_CLASSIC")
     path.write_bytes(path.read_bytes()[:20_000])
-    with pytest.raises(ReadError, match="truncated: 20000 bytes where the cube alone takes 100000"):
+    with pytest.raises(ReadError, match=r"truncated: 20000 bytes where its header says 10[0-9]{4}; fetch it again"):
         open_cube(path)
 
 

@@ -21,7 +21,7 @@ from ..bands import Bands, from_envi
 from ..cube import Cube, Geo, Window
 from ..errors import HSIDenoiseError, MetadataWarning, ReadError, SceneTooLargeError, UnsupportedError, UsageError
 from ..settings import ReadOptions
-from . import cf_grid, hdf_axes, ncattrs, ncvars, slots
+from . import cf_grid, hdf_axes, ncattrs, ncclassic, ncvars, slots
 from . import nodata as nodata_
 from .slots import Slot
 
@@ -66,6 +66,7 @@ def open_netcdf(name: str, options: ReadOptions) -> Cube:
     for option, said in (("shape", options.shape), ("header", options.header)):
         if said:
             raise UsageError(f"{name}: --{option} is not for netCDF files, whose dimensions have names; leave it out")
+    ncclassic.check(name)
     with reading(name, "damaged or truncated; fetch it again"):
         dataset = netCDF4.Dataset(name)
         try:
@@ -85,7 +86,7 @@ def _describe(name: str, dataset: Any, options: ReadOptions) -> Cube:
     shape = (sum(p.bands for p in parts), *(variable.shape[axis] for axis in slot.axes[1:]))
     if dtype not in ("float32", "float64") and np.dtype(dtype).kind == "f":
         raise UnsupportedError(f"{name}: {slot.name} holds {dtype}, which is not supported")
-    _credible(name, dataset, shape, dtype, options)
+    _credible(name, shape, dtype, options)
     bands = _bands(name, dataset, variable, slot) if len(found) == 1 else Bands(shape[0])
     names = tuple(_title(f) for f in found) if slot.axes[0] < 0 else bands.names
     bands = replace(bands, names=names if any(names) else ())
@@ -163,12 +164,9 @@ def _arrays(dataset: Any, parts: Sequence[Slot]) -> Callable[[str], _Stored]:
     return found.__getitem__
 
 
-def _credible(name: str, dataset: Any, shape: tuple[int, ...], dtype: str, options: ReadOptions) -> None:
+def _credible(name: str, shape: tuple[int, ...], dtype: str, options: ReadOptions) -> None:
     size, announced = os.path.getsize(name), math.prod(shape) * np.dtype(dtype).itemsize
-    if not dataset.data_model.startswith("NETCDF4"):
-        if announced > size:
-            raise ReadError(f"{name}: truncated: {size} bytes where the cube alone takes {announced}; fetch it again")
-    elif announced > _CREDIBLE and announced > _RATIO * size and not options.allow_large:
+    if announced > _CREDIBLE and announced > _RATIO * size and not options.allow_large:
         raise SceneTooLargeError(
             f"{name}: announces {shape[0]} bands of {shape[1]} x {shape[2]} pixels, {announced / 2**30:.1f} GiB, in a "
             f"file of {size} bytes; open it with --allow-large if that is right"
