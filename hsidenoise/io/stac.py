@@ -138,9 +138,10 @@ def _asset(path: Path, name: str, media: str, role: str) -> dict[str, Any]:
 
 def _bands(output: Cube) -> list[dict[str, Any]]:
     found = []
-    for i in range(output.shape[0]):
-        name = output.bands.names[i] if output.bands.names else ""
-        band: dict[str, Any] = {"name": name or f"B{i + 1}", "data_type": output.dtype}
+    names = output.bands.names or ("",) * output.shape[0]
+    for i, said in enumerate(names):
+        name = said if names.count(said) == 1 and said else f"B{i + 1}"  # unique, as the specification asks
+        band: dict[str, Any] = {"name": name, "data_type": output.dtype}
         for key, values in (("center_wavelength", output.bands.wavelength), ("full_width_half_max", output.bands.fwhm)):
             if values and math.isfinite(values[i]) and values[i] > 0:
                 band[f"eo:{key}"] = float(Decimal(repr(values[i])) / 1000)
@@ -191,7 +192,7 @@ def _footprint(output: Cube) -> dict[str, Any] | None:
         warnings.warn(f"{output.name}: {text}", MetadataWarning, stacklevel=4)
         return None
     polygons = shape["coordinates"] if shape["type"] == "MultiPolygon" else [shape["coordinates"]]
-    polygons = [[_oriented(ring) for ring in polygon] for polygon in polygons]
+    polygons = [[_oriented(ring)] for polygon in polygons for ring in _wrapped(polygon[0])]
     if not all(math.isfinite(v) for polygon in polygons for ring in polygon for p in ring for v in p):
         text = "its outline in longitude and latitude is not known (it lies beyond the projection's reach)"
         warnings.warn(f"{output.name}: {text}", MetadataWarning, stacklevel=4)
@@ -213,6 +214,27 @@ def _corners(grid: Affine, shape: Sequence[int], steps: int) -> list[tuple[float
     return [(float(x), float(y)) for x, y in (grid @ point for point in [*ring, ring[0]])]
 
 
+def _wrapped(ring: Sequence[Sequence[float]]) -> list[list[Sequence[float]]]:
+    """A ring cut at the antimeridian where it reaches beyond, as grids in degrees do."""
+    if all(-180 <= p[0] <= 180 or not math.isfinite(p[0]) for p in ring):
+        return [list(ring)]
+    turned = ([(p[0] + turn, *p[1:]) for p in ring] for turn in (0, -360, 360))
+    parts = [_clipped(_clipped(part, 180, 1), -180, -1) for part in turned]
+    return [part for part in parts if len({p[0] for p in part}) > 1]
+
+
+def _clipped(ring: Sequence[Sequence[float]], edge: float, sign: int) -> list[Sequence[float]]:
+    """The part of a closed ring where ``sign * (x - edge)`` is not positive."""
+    kept: list[Sequence[float]] = []
+    for a, b in pairwise(ring):
+        inside = [sign * (p[0] - edge) <= 0 for p in (a, b)]
+        if inside[0]:
+            kept.append(a)
+        if inside[0] != inside[1]:
+            kept.append((edge, a[1] + (edge - a[0]) / (b[0] - a[0]) * (b[1] - a[1])))
+    return kept + kept[:1]
+
+
 def _oriented(ring: Sequence[Sequence[float]]) -> list[list[float]]:
     """A ring as GeoJSON wants outlines: counterclockwise."""
     points = [[float(p[0]), float(p[1])] for p in ring]
@@ -226,7 +248,9 @@ def _bbox(footprint: Mapping[str, Any]) -> list[float]:
     points = [p for polygon in polygons for p in polygon[0]]
     west, east = min(p[0] for p in points), max(p[0] for p in points)
     if len(polygons) > 1:
-        west, east = min(p[0] for p in points if p[0] > 0), max(p[0] for p in points if p[0] < 0)
+        longitudes = [[p[0] for p in polygon[0]] for polygon in polygons]
+        west = min(min(x) for x in longitudes if max(x) == east)
+        east = max(max(x) for x in longitudes if max(x) != east)
     return [west, min(p[1] for p in points), east, max(p[1] for p in points)]
 
 
