@@ -177,7 +177,7 @@ def create_cube(
     of
         ``GTiff``, ``COG``, ``ENVI``, ``netCDF`` or ``copy``.
     co
-        GDAL creation options ``NAME=VALUE``; for ENVI ``INTERLEAVE`` only.
+        GDAL creation options ``NAME=VALUE``; for ENVI ``INTERLEAVE``, for netCDF ``COMPRESS`` and ``ZLEVEL`` only.
     overwrite
         Replace an output that exists.
     provenance
