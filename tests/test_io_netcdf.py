@@ -739,3 +739,44 @@ def test_damaged_files_of_others(shared: Path, name: str) -> None:
         pytest.skip("not among the sample files")
     with pytest.raises(ReadError, match="fetch it again"):
         open_cube(path)
+
+
+CHOICES = {
+    "PLANET_SCOPE_3D.nc": {"variable": "blue"}, "lut.nc": {"variable": "rhoatm", "axes": "byx0"},
+    "foo_5dimensional.nc": {"axes": "yx0b0"}, "netcdf-4d.nc": {"axes": "b0yx"}, "veris.nc": {"variable": "Red"},
+    "oddly_indexed_extra_dims.nc": {"axes": "00byx"}, "sentinel_2_L1C_geographic.nc": {"variable": "red"},
+    "two_vars_scale_offset.nc": {"variable": "z"},
+}  # fmt: skip
+NO_SCENES = {"complex.nc", "ubyte.nc"}  # complex values; a single axis
+
+
+@pytest.mark.filterwarnings("ignore::hsidenoise.errors.MetadataWarning")
+@pytest.mark.filterwarnings("ignore::hsidenoise.errors.GuessedUnitsWarning")
+def test_files_of_others_come_back(shared: Path, tmp_path: Path) -> None:
+    folder = shared / "files" / "good" / "netcdf"
+    seen = 0
+    for path in sorted(folder.glob("*.nc") if folder.is_dir() else []):
+        if path.name in NO_SCENES:
+            with pytest.raises(UnsupportedError):
+                open_cube(path)
+            continue
+        options = ReadOptions(**CHOICES.get(path.name, {}))
+        if path.name in CHOICES:
+            with pytest.raises(UsageError, match=r"--variable|--axes"):
+                open_cube(path)
+        with open_cube(path, options) as cube:
+            for suffix in (".nc", ".tif", "_cf.nc"):
+                output = tmp_path / f"{path.stem}{suffix}"
+                with create_cube(output, cube, of="netCDF" if suffix == "_cf.nc" else "") as writer:
+                    writer.write(0, cube.raw())
+                with open_cube(output, options if suffix == ".nc" else ReadOptions()) as again:
+                    for field in ("shape", "dtype", "nodata", "scale", "offset", "bands"):
+                        assert repr(getattr(again, field)) == repr(getattr(cube, field)), (output, field)
+                    assert again.raw().tobytes() == cube.raw().tobytes()
+                    assert again.geo.transform == cube.geo.transform
+                    assert bool(again.geo.crs) == bool(cube.geo.crs)
+        if path.stat().st_size < 100_000:
+            assert contents(tmp_path / path.name) == contents(path)
+        seen += 1
+    if not seen:
+        pytest.skip("not among the sample files")
