@@ -285,7 +285,7 @@ def sharpened(front: EigenImages, cube: Cube, engine: Engine) -> EigenImages:
                 cross += front.eigen.whiten(values)[:, known.ravel()] @ clean.T
                 gram += clean @ clean.T
                 pixels += clean.shape[1]
-    return replace(front, eigen=refit(front.eigen, cross, gram, pixels)) if gram.any() else front
+    return replace(front, eigen=refit(front.eigen, cross, gram, pixels)) if cross.any() else front
 
 
 def _usual(values: Block, col: int, limits: NDArray[np.float64], found: Defects | None) -> Mask:

@@ -24,12 +24,17 @@ def check_targets(scene: str | os.PathLike[str], output: str | os.PathLike[str],
     report = report_files(options.report)
     if report and report[0].suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--report {report[0]}: name it .html; its numbers go to the same name with .json")
-    _all_different([output, options.residual, *report])
-    for path in report:
+    if options.stac and options.stac.suffix.lower() not in (".json", ".geojson"):
+        raise UsageError(f"--stac {options.stac}: name it .json")
+    _all_different([output, options.residual, *small_files(options)])
+    for path in small_files(options):
         if not path.parent.is_dir():
             raise UsageError(f"{path}: the folder {path.parent} does not exist; create it first")
         if path.exists() and not options.overwrite:
             raise OutputExistsError(f"{path}: exists; choose another name or give --overwrite")
+        read = [scene, options.reference, options.header, options.wavelengths_from]
+        if path.exists() and any(f and os.path.exists(f) and os.path.samefile(f, path) for f in read):
+            raise OutputExistsError(f"{path}: is an input; choose another name")
 
 
 def describe_outputs(cube: Cube, output: str | os.PathLike[str], options: RunOptions) -> dict[str, Any]:
@@ -48,7 +53,7 @@ def describe_outputs(cube: Cube, output: str | os.PathLike[str], options: RunOpt
     if options.residual:
         residual = describe_output(options.residual, differences(cube), dtype="float32")
         files += occupied(residual["path"], residual["driver"])
-    _all_different([*files, *report_files(options.report)])
+    _all_different([*files, *small_files(options)])
     return decided
 
 
@@ -72,3 +77,8 @@ def _all_different(paths: Sequence[str | os.PathLike[str] | None]) -> None:
 def report_files(path: Path | None) -> list[Path]:
     """The report and its numbers, which share a name."""
     return [path, path.with_suffix(".json")] if path else []
+
+
+def small_files(options: RunOptions) -> list[Path]:
+    """What a run writes beside rasters: report, numbers, STAC Item."""
+    return [*report_files(options.report), *([options.stac] if options.stac else [])]

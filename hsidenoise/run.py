@@ -105,6 +105,7 @@ def run(
                 create_cube(options.residual, like, dtype="float32", overwrite=options.overwrite, provenance=provenance)
             )
         record |= {"tiles": [], "samples_passed": 0}
+        tags = cube.tags
         for rows in output_rows(cube, job, engine, writer.dtype, record["tiles"], quiet=quiet):
             record["samples_passed"] += rows.unusual
             writer.write(rows.start, rows.block)
@@ -113,6 +114,8 @@ def run(
                 removed = np.full(rows.raw.shape, np.nan)
                 np.subtract(rows.raw, rows.block, dtype=np.float64, where=rows.valid, out=removed)
                 residual.write(rows.start, removed.astype(np.float32))
+    if options.stac:
+        _stac(scene, output, options, decided["driver"], tags, provenance)
     record["seconds"] = round(time.time() - started, 2)
     if options.report or options.reference or options.measure or checks:
         record["measured"] = _report(scene, output, options, record, copied=decided["driver"] == "copy")
@@ -254,6 +257,17 @@ def versions() -> dict[str, str]:
         "rasterio": rasterio.__version__,
         "gdal": rasterio.__gdal_version__,
     }
+
+
+def _stac(
+    scene: str | os.PathLike[str], output: str | os.PathLike[str], options: RunOptions, driver: str,
+    tags: Mapping[str, Mapping[str, str]], provenance: Mapping[str, str],
+) -> None:  # fmt: skip
+    from .io import open_cube, stac
+
+    assert options.stac is not None
+    with open_cube(output, options if driver == "copy" else None) as written:
+        stac.write(options.stac, written, driver, tags=tags, scene=os.fspath(scene), provenance=provenance)
 
 
 def _report(

@@ -59,6 +59,7 @@ class RunOptions(DenoiseOptions):
     residual: Path | None = option(None, "Write what was removed (input minus output, float32) here.")
     reference: Path | None = option(None, "A cleaner scene of the same grid; PSNR, SSIM and SAM go to the report.")
     report: Path | None = option(None, "Write a self-contained HTML report here, its numbers to the same name .json.")
+    stac: Path | None = option(None, "Write a STAC 1.1 Item of the output here.")
     measure: bool = option(False, "Measure the output as for a report, for --json, without writing one.")
     dry_run: bool = option(False, "Print the plan (tiles, memory, device, output profile, weights) and stop.")
 

@@ -142,5 +142,5 @@ def test_the_changelog_knows_this_version() -> None:
 
 def test_every_format_that_can_be_written_is_in_the_tables() -> None:
     for name in ("README.md", "docs/formats.md"):
-        for word in ("GeoTIFF", "BigTIFF", "COG", "ENVI", "VRT", "JPEG 2000", "bsq", "bil", "bip"):
+        for word in ("GeoTIFF", "BigTIFF", "COG", "ENVI", "VRT", "JPEG 2000", "bsq", "bil", "bip", "netCDF"):
             assert word in section(name, "Formats"), f"{name}: {word}"

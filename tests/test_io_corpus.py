@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not FILES.is_dir(), reason="the folder of sample
 
 GOOD = ["envi", "envi/snap_merge1", "envi/snap_meris", "geotiff", "jp2", "vrt", "ehdr"]
 BAD = [
-    "tiff", "jp2", "ehdr", "envi_lfs", "envi_hdr_without_data", "hdf4", "mat", "derived/envi", "derived/mat",
+    "tiff", "jp2", "ehdr", "envi_lfs", "envi_hdr_without_data", "hdf4", "mat", "netcdf", "derived/envi", "derived/mat",
     "derived/tif",
 ]  # fmt: skip
 LARGE = 4_000_000  # pixels; larger scenes are opened and read in part, not copied

@@ -220,6 +220,18 @@ def test_a_scene_without_anything_to_denoise_is_copied(run, tmp_path, nodata):
     assert set(record["bands_passed"].values()) == {"no valid pixel" if nodata else "constant"}
 
 
+def test_three_pixels_that_tell_nothing_of_each_other(tmp_path):
+    """Their only eigen-image is nothing once it is denoised, so that none can be learned from it again."""
+    pixels = np.array([[[0, 10**10], [10**10 + 1, 1]]], np.uint64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        scene = tiny.geotiff(tmp_path / "scene.tif", pixels, nodata=0)
+    verb.run(scene, tmp_path / "out.tif", model="dct", quiet=True)
+    out = tiny.pixels(tmp_path / "out.tif")
+    assert out[0, 0, 0] == 0
+    assert out.dtype == np.uint64
+
+
 def test_a_band_of_scattered_pixels_passes_and_harms_no_other(run, tmp_path):
     pixels = tiny.cube(6).astype(np.float32)
     alone, _ = run(tiny.geotiff(tmp_path / "scene.tif", pixels), "whole.tif")

@@ -25,8 +25,8 @@ _ARRAYS: dict[str, tuple[str, str]] = {
     "HDF5": ("hdf", "open_hdf5"),
     "MATLAB": ("mat", "open_mat"),
     "TIFF": ("pages", "open_tiff"),
+    "netCDF": ("netcdf", "open_netcdf"),
 }
-_LATER = {"netCDF"}
 _FAULTS = {
     "git-LFS pointer": "is a git-LFS pointer, not the file itself; run 'git lfs pull'",
     "HTML page": "is an HTML page saved under this name; the download failed, fetch it again",
@@ -118,8 +118,6 @@ def _open(name: str, options: ReadOptions) -> Cube:
         return _open_envi(name, envi.data_of(name), name)
     if what in ("git-LFS pointer", "HTML page"):
         raise ReadError(f"{name}: {_FAULTS[what]}")
-    if what in _LATER:
-        raise UnsupportedError(f"{name}: is a {what} file, which is not supported yet; convert it to GeoTIFF or ENVI")
     if what in ("JP2", "VRT"):
         return raster.open_raster(name)
     # Raw pixels can begin with any bytes, so a header decides before the rest of the magic does.

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 from .slots import Slot
 
-_WORDS = {
-    "b": "b band bands wavelength wavelengths wavelength3d wl lambda channel channels spectral spectrum",
-    "y": "y row rows line lines lat latitude northing downtrack alongtrack scan scans numberoflines ydim height",
-    "x": "x col cols column columns sample samples pixel pixels lon longitude easting crosstrack acrosstrack "
-    "pixelsperline xdim width",
+_WORDS = {  # names by habit, in lower case without signs
+    "b": "b band bands nband nbands bandnumber numberofbands wavelength wavelengths wavelength3d wl lambda channel "
+    "channels spectral spectrum",
+    "y": "y row rows nrows line lines nlines numberoflines lat latitude northing downtrack alongtrack scan scans ydim "
+    "height",
+    "x": "x col cols ncols column columns sample samples nsamples pixel pixels pixelsperline lon longitude easting "
+    "crosstrack acrosstrack xdim width",
 }
-_LETTER = {word: letter for letter, words in _WORDS.items() for word in words.split()}
+LETTER = {word: letter for letter, words in _WORDS.items() for word in words.split()}
 _INTERLEAVE = {"bsq": "byx", "bil": "ybx", "bip": "yxb"}
 
 
@@ -29,7 +31,7 @@ def plain(word: str) -> str:
 
 def from_labels(labels: Sequence[str]) -> str:
     """Axes from their names where those leave no doubt, else empty: two known ones give the third."""
-    letters = [_LETTER.get(plain(label), "") for label in labels]
+    letters = [LETTER.get(plain(label), "") for label in labels]
     known = [letter for letter in letters if letter]
     if len(letters) != 3 or len(set(known)) != len(known):
         return ""

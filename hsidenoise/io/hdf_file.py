@@ -130,8 +130,13 @@ def own(group: h5py.Group) -> list[h5py.Dataset]:
 
 
 def is_netcdf(file: h5py.File) -> bool:
-    """Whether the netCDF library wrote it: its own root attribute, or its dimensions among the root's arrays."""
+    """Whether the netCDF library wrote it: its own root attribute, or its dimensions among the root's arrays.
+
+    Before version 4.4.1 it left only scales without a mark, so that the conventions named must tell.
+    """
     if "_NCProperties" in file.attrs:
+        return True
+    if text(file.attrs.get("Conventions", "")).startswith("CF-") and any(item.is_scale for item in own(file)):
         return True
     return any(
         "_Netcdf4Dimid" in item.attrs or text(item.attrs.get("NAME", "")).startswith(_NETCDF) for item in own(file)

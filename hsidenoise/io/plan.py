@@ -63,6 +63,8 @@ def decide(
         raise UsageError(f"{os.fspath(path)}: ENVI has no {kind.name}; choose --dtype {wider} or --of GTiff")
     if kind.name == "float16" and driver in ("GTiff", "COG") and not gdal.writes_float16():
         raise UsageError(f"{os.fspath(path)}: this GDAL writes no float16; choose --dtype float32")
+    if driver == "netCDF" and kind.name == "float16":
+        raise UsageError(f"{os.fspath(path)}: netCDF has no float16; choose --dtype float32 or --of GTiff")
     if driver == "copy":
         _check_copy(os.fspath(path), like, kind, chosen, co)
     if nodata:

@@ -177,7 +177,7 @@ def create_cube(
     of
         ``GTiff``, ``COG``, ``ENVI``, ``netCDF`` or ``copy``.
     co
-        GDAL creation options ``NAME=VALUE``; for ENVI ``INTERLEAVE`` only.
+        GDAL creation options ``NAME=VALUE``; for ENVI ``INTERLEAVE``, for netCDF ``COMPRESS`` and ``ZLEVEL`` only.
     overwrite
         Replace an output that exists.
     provenance
@@ -211,7 +211,7 @@ def create_cube(
 
 _SINKS = {
     "GTiff": (".write_gtiff", "GTiffSink"), "COG": (".write_gtiff", "GTiffSink"), "ENVI": (".write_envi", "EnviSink"),
-    "copy": (".write_copy", "CopySink"),
+    "netCDF": (".write_netcdf", "NetcdfSink"), "copy": (".write_copy", "CopySink"),
 }  # fmt: skip
 
 
@@ -223,6 +223,10 @@ def _options(plan: Plan, like: Cube) -> dict[str, Any]:
         return {"interleave": write_envi.interleave(plan, like)}
     if plan.driver in ("GTiff", "COG"):
         return write_gtiff.profile(plan, like)
+    if plan.driver == "netCDF":
+        from . import write_netcdf
+
+        return write_netcdf.options(plan, like)
     return {"interleave": like.layout.get("interleave", ""), "compress": like.layout.get("compress", "")}
 
 
