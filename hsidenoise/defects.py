@@ -35,6 +35,8 @@ ALIKE = 0.6
 ROWS = 16
 #: Share of a band's samples that must be impulses before any is taken for one: a rare material is not noise.
 MANY = 0.02
+#: Noise of rounding to float32, over the value.
+ROUNDING = float(np.finfo(np.float32).eps) * 12**-0.5
 #: Pixels that statistics need at most.
 ENOUGH = 16_000
 
@@ -128,7 +130,9 @@ def find(sample: NDArray[np.float32], valid: Mask, usual: Mask, rounds: int = 3)
     stuck, dead = recurring(sample, valid)
     blank = np.zeros((bands, cols))
     nothing = Defects(stuck, dead, blank, np.zeros(bands, bool), blank[:, 0], blank[:, 0], blank, blank[:, 0])
-    good = valid & usual & ~nothing.lost_in(sample, 0)
+    empty = nothing.lost_in(sample, 0)
+    good = valid & usual & ~empty
+    sample = np.where(good, sample, np.float32(0))  # infinite and huge samples would only overflow
     offset, spiky = blank.copy(), np.zeros(bands, bool)
     keep = good
     sigma: Array | None = None
@@ -153,7 +157,7 @@ def find(sample: NDArray[np.float32], valid: Mask, usual: Mask, rounds: int = 3)
         if not (offset.any() or hit.any() or any(s.size for s in stuck) or dead.any()):
             return None
     assert sigma is not None
-    lost = (valid & ~keep & (usual | nothing.lost_in(sample, 0))).sum((1, 2)) / np.maximum(valid.sum((1, 2)), 1)
+    lost = (valid & ~keep & (usual | empty)).sum((1, 2)) / np.maximum(valid.sum((1, 2)), 1)
     if not (offset.any() or lost.any()):
         return None
     return Defects(stuck, dead, offset, spiky, mean, sigma, factors, lost)
@@ -200,7 +204,7 @@ def run_lengths(flags: Mask) -> NDArray[np.int64]:
 def noise_of(sample: NDArray[np.float32], good: Mask, start: Array | None = None) -> Array:
     """Noise sigma of each band from differences of neighbours, each column's mean difference removed: no stripes.
 
-    `start` is about what it is, where that is known.
+    `start` is about what it is, where that is known. None is below what rounding to float32 does to the largest value.
     """
     bands = len(sample)
     both = good[:, :, 1:] & good[:, :, :-1]
@@ -209,13 +213,15 @@ def noise_of(sample: NDArray[np.float32], good: Mask, start: Array | None = None
         mean = difference.sum(1) / np.maximum(both.sum(1), 1)
         difference = np.where(both, difference - mean[:, None], 0)
     difference, both = difference.reshape(bands, -1), both.reshape(bands, -1)
+    least = ROUNDING * np.abs(sample).max((1, 2), initial=0, where=good)
     if both.all():
-        return uniqueness((difference @ difference.T).astype(np.float64) / both.shape[1], both.shape[1])
+        found = uniqueness((difference @ difference.T).astype(np.float64) / both.shape[1], both.shape[1])
+        return np.maximum(found, least)
     step = max(both.shape[1] // ENOUGH, 1)
     sigma, _ = with_holes(
         difference[:, ::step].astype(np.float64), both[:, ::step], 15 if start is None else 4, sigma=start
     )
-    return sigma
+    return np.maximum(sigma, least)
 
 
 def model_of(sample: NDArray[np.float32], good: Mask, sigma: Array) -> tuple[Array, Array]:
