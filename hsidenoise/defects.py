@@ -216,12 +216,12 @@ def noise_of(sample: NDArray[np.float32], good: Mask, start: Array | None = None
     least = ROUNDING * np.abs(sample).max((1, 2), initial=0, where=good)
     if both.all():
         found = uniqueness((difference @ difference.T).astype(np.float64) / both.shape[1], both.shape[1])
-        return np.maximum(found, least)
+        return np.asarray(np.maximum(found, least))
     step = max(both.shape[1] // ENOUGH, 1)
     sigma, _ = with_holes(
         difference[:, ::step].astype(np.float64), both[:, ::step], 15 if start is None else 4, sigma=start
     )
-    return np.maximum(sigma, least)
+    return np.asarray(np.maximum(sigma, least))
 
 
 def model_of(sample: NDArray[np.float32], good: Mask, sigma: Array) -> tuple[Array, Array]:

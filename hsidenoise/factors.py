@@ -17,9 +17,9 @@ MARGIN = 0.05
 LEAST = 1e-4
 #: Most factors that are looked for, and in data with holes: there each pixel has its own matrix.
 MOST, MOST_WITH_HOLES = 32, 12
-#: Highest edge of noise where signal is kept: with hardly more samples than bands, noise is kept rather than signal lost.
+#: Highest edge of noise where signal is kept: with hardly more samples than bands, noise stays rather than signal goes.
 HIGHEST = 2.0
-#: So many differences of neighbours say as much as one sample: two side by side share a pixel, their correlation is -1/2.
+#: So many differences of neighbours say as much as one sample: two side by side share a pixel (correlation -1/2).
 DIFFERENCES = 1.5
 
 

@@ -103,7 +103,8 @@ def collect(before: Cube, after: Cube, *, reference: Cube | None = None, run: Ma
     run
         How the output was made: ``options``, ``model``, ``device``, ``seconds``, ``tiles``, ``normalisation``,
         ``bands_denoised`` (zero-based), ``bands_passed`` (reason by zero-based index), ``sigma_before`` (per band, raw
-        units), ``versions``, ``started``, ``limits`` (least and greatest measurement of each band, or None). Each may be missing.
+        units), ``versions``, ``started``, ``limits`` (least and greatest measurement of each band, or
+        None). Each may be missing.
 
     Raises
     ------
