@@ -35,8 +35,12 @@ ALIKE = 0.6
 ROWS = 16
 #: Share of a band's samples that must be impulses before any is taken for one: a rare material is not noise.
 MANY = 0.02
+#: Least noise over the range of a band's values: beside a band of less, rotated in float32, all others lose digits.
+FINEST = 1e-6
 #: Noise of rounding to float32, over the value.
 ROUNDING = float(np.finfo(np.float32).eps) * 12**-0.5
+#: Least noise at all: a band whose sample shows one value, 0, is divided by it.
+TINY = float(np.finfo(np.float32).tiny)
 #: Pixels that statistics need at most.
 ENOUGH = 16_000
 
@@ -88,13 +92,14 @@ class Defects:
         columns = slice(first, first + values.shape[2])
         moved = values - self.offset[:, None, columns].astype(np.float32)
         good = valid & ~self.lost_in(values, first)
-        white = ((moved - self.mean[:, None, None]) / self.sigma[:, None, None]).reshape(len(values), -1)
         flat = good.reshape(len(values), -1)
-        scores, _ = factor_scores(white.astype(np.float32), flat, self.factors)
+        white = ((moved - self.mean[:, None, None]) / self.sigma[:, None, None]).reshape(len(values), -1)
+        white = np.where(flat, white, 0).astype(np.float32)  # a lost sample of 1e38 would only overflow
+        scores, _ = factor_scores(white, flat, self.factors)
         if self.spiky.any():
             hit, _ = impulses(white - self.factors @ scores, flat, self.factors)
             flat = flat & ~(hit & self.spiky[:, None])
-            scores, _ = factor_scores(white.astype(np.float32), flat, self.factors)
+            scores, _ = factor_scores(white, flat, self.factors)
             good = flat.reshape(values.shape)
         predicted = (self.factors @ scores).reshape(values.shape) * self.sigma[:, None, None]
         predicted += self.mean[:, None, None]
@@ -204,7 +209,7 @@ def run_lengths(flags: Mask) -> NDArray[np.int64]:
 def noise_of(sample: NDArray[np.float32], good: Mask, start: Array | None = None) -> Array:
     """Noise sigma of each band from differences of neighbours, each column's mean difference removed: no stripes.
 
-    `start` is about what it is, where that is known. None is below what rounding to float32 does to the largest value.
+    `start` is about what it is, where that is known. None is below what float32 can tell.
     """
     bands = len(sample)
     both = good[:, :, 1:] & good[:, :, :-1]
@@ -213,7 +218,7 @@ def noise_of(sample: NDArray[np.float32], good: Mask, start: Array | None = None
         mean = difference.sum(1) / np.maximum(both.sum(1), 1)
         difference = np.where(both, difference - mean[:, None], 0)
     difference, both = difference.reshape(bands, -1), both.reshape(bands, -1)
-    least = ROUNDING * np.abs(sample).max((1, 2), initial=0, where=good)
+    least = finest(sample, good)
     if both.all():
         found = uniqueness((difference @ difference.T).astype(np.float64) / both.shape[1], both.shape[1])
         return np.asarray(np.maximum(found, least))
@@ -222,6 +227,14 @@ def noise_of(sample: NDArray[np.float32], good: Mask, start: Array | None = None
         difference[:, ::step].astype(np.float64), both[:, ::step], 15 if start is None else 4, sigma=start
     )
     return np.asarray(np.maximum(sigma, least))
+
+
+def finest(sample: NDArray[np.float32], good: Mask) -> Array:
+    """Noise below which a band's is not told from none; (bands,), above zero."""
+    low = np.where(good, sample, np.inf).min((1, 2)).astype(np.float64)
+    high = np.where(good, sample, -np.inf).max((1, 2)).astype(np.float64)
+    least = np.maximum(FINEST * (high - low), ROUNDING * np.maximum(np.abs(low), np.abs(high)))
+    return np.where(high >= low, np.maximum(least, TINY), TINY)
 
 
 def model_of(sample: NDArray[np.float32], good: Mask, sigma: Array) -> tuple[Array, Array]:

@@ -89,6 +89,20 @@ def everything() -> Scene:
     return Scene(made.pixels, made.truth, judged)
 
 
+def nearly_constant() -> Scene:
+    """Bands of one value but for one sample, of two values, and of one row."""
+    made = scene()
+    for pixels in (made.pixels, made.truth):
+        pixels[[4, 9, 14, 19, 24]] = 0
+        pixels[4, 11, 13] = 1
+        pixels[9] = 0.25
+        pixels[9, 11, 13] = 1e30
+        pixels[14, :, 30:] = 1
+        pixels[19, 7] = 1e-3 * np.arange(44)
+        pixels[24, 30, 30] = 1e-38
+    return made
+
+
 def copied() -> Scene:
     made = scene()
     made.pixels[21], made.truth[21] = made.pixels[20], made.truth[20]
@@ -138,6 +152,7 @@ SCENES: dict[str, Callable[[], Scene]] = {
     "all_3e38": lambda: typed("float32", 2.2e38),
     "all_tiny": lambda: typed("float32", 1e-35),
     "constant_bands": constant_bands,
+    "nearly_constant": nearly_constant,
     "constant": lambda: filled(7.0),
     "zero": lambda: filled(0.0),
     "all_nodata": lambda: filled(-9999, -9999),
