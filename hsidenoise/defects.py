@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from .factors import Array, factor_scores, leverage, loadings, uniqueness, with_holes
+from .factors import Array, factor_scores, leverage, loadings, noise_edge, uniqueness, with_holes
 
 Mask = NDArray[np.bool_]
 
@@ -248,7 +248,8 @@ def model_of(sample: NDArray[np.float32], good: Mask, sigma: Array) -> tuple[Arr
         covariance = centred @ centred.T / centred.shape[1]
     else:
         _, covariance = with_holes(centred, keep[:, ::step], 4, sigma=sigma, known=True)
-    return mean, loadings(covariance, sigma, float(np.median(keep[:, ::step].sum(1))))
+    edge = noise_edge(len(sample), float(np.median(keep[:, ::step].sum(1))))
+    return mean, loadings(covariance, sigma, edge)
 
 
 def stripes(rest: Array, good: Mask, factors: Array) -> Array:

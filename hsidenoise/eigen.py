@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .factors import HIGHEST, noise_edge
+from .factors import noise_edge
 
 #: Strength of an image, relative to the strongest, below which it is rounding.
 LEAST = 1e-6
@@ -116,7 +116,7 @@ def fit(
     """
     values, vectors = np.linalg.eigh(covariance / np.outer(sigma, sigma))
     values, vectors = values[::-1], vectors[:, ::-1]
-    rank = max(int((values > min(noise_edge(len(sigma), pixels), HIGHEST)).sum()), 1)
+    rank = max(int((values > noise_edge(len(sigma), pixels)).sum()), 1)
     return Eigen(mean, sigma, vectors[:, :rank], values[:rank])
 
 

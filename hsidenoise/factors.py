@@ -17,10 +17,6 @@ MARGIN = 0.05
 LEAST = 1e-4
 #: Most factors that are looked for, and in data with holes: there each pixel has its own matrix.
 MOST, MOST_WITH_HOLES = 32, 12
-#: Highest edge of noise where signal is kept: with hardly more samples than bands, noise stays rather than signal goes.
-HIGHEST = 2.0
-#: So many differences of neighbours say as much as one sample: two side by side share a pixel (correlation -1/2).
-DIFFERENCES = 1.5
 
 
 def noise_edge(bands: int, samples: float) -> float:
@@ -28,16 +24,25 @@ def noise_edge(bands: int, samples: float) -> float:
     return float((1 + np.sqrt(bands / max(samples, 1))) ** 2 + MARGIN)
 
 
+def difference_edge(bands: int, differences: float) -> float:
+    """The same for differences of neighbours, which say less than as many samples: two side by side share a pixel.
+
+    Their power spectrum, 1 - cos, takes the place of white noise in the equation of Silverstein and Choi (Journal of
+    Multivariate Analysis 1995); the edge is the least of what it gives.
+    """
+    s = np.geomspace(1e-4, 0.4999, 500)
+    return float(((bands / max(differences, 1) + 1 / np.sqrt(1 - 2 * s) - 1) / s).min() + MARGIN)
+
+
 def most_factors(bands: int) -> int:
     """As many as can be told from noise at all (Ledermann, 1937)."""
     return min(int((2 * bands + 1 - np.sqrt(8 * bands + 1)) / 2), MOST)
 
 
-def loadings(covariance: Array, sigma: Array, samples: float, highest: float = HIGHEST) -> Array:
-    """L (bands, factors) of data with this covariance and noise: what stands above the noise edge, or `highest`."""
+def loadings(covariance: Array, sigma: Array, edge: float) -> Array:
+    """L (bands, factors) of data with this covariance and noise: what stands above the edge of noise."""
     values, vectors = np.linalg.eigh(covariance / np.outer(sigma, sigma))
     values, vectors = values[::-1], vectors[:, ::-1]
-    edge = min(noise_edge(len(sigma), samples), highest)
     count = min(int((values > edge).sum()), most_factors(len(sigma)))
     scaled: Array = vectors[:, :count] * np.sqrt(values[:count] - 1)
     return scaled
@@ -59,9 +64,9 @@ def uniqueness(covariance: Array, differences: float, rounds: int = 40) -> Array
     scale = np.sqrt(np.maximum(np.diagonal(covariance), 1e-150))
     correlation = covariance / np.outer(scale, scale)
     sigma = np.ones(len(scale))
+    edge = difference_edge(len(scale), differences)
     for _ in range(rounds):
-        # With the edge held down, noise of few samples would pass for signal and sigma come out too low.
-        factors = loadings(correlation, sigma, differences / DIFFERENCES, np.inf)
+        factors = loadings(correlation, sigma, edge)
         gain = np.linalg.solve(np.eye(factors.shape[1]) + factors.T @ factors, factors.T)
         rest = np.eye(len(sigma)) - factors @ gain
         left = (rest @ (correlation / np.outer(sigma, sigma)) * rest).sum(1)
@@ -143,8 +148,7 @@ def with_holes(
         (bands,) and (bands, bands).
     """
     present = good.mean(1)
-    count = float(np.median(good.sum(1))) / (1 if known else DIFFERENCES)
-    highest = HIGHEST if known else np.inf
+    edge = (noise_edge if known else difference_edge)(len(data), float(np.median(good.sum(1))))
     data = np.where(good, data, 0)
     scale = np.sqrt(np.maximum(np.square(data).mean(1) / np.maximum(present, 1e-9), 1e-30))
     data = data / scale[:, None]
@@ -153,7 +157,7 @@ def with_holes(
     together = good.astype(np.float32) @ good.T.astype(np.float32)
     covariance = data @ data.T / np.maximum(together, 1)
     for _ in range(rounds):
-        factors = loadings(covariance, noise, count, highest)[:, :MOST_WITH_HOLES]
+        factors = loadings(covariance, noise, edge)[:, :MOST_WITH_HOLES]
         white = data / noise[:, None]
         scores, unknown = factor_scores(white, good, factors)
         predicted = factors @ scores

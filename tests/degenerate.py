@@ -73,8 +73,7 @@ def one_valid() -> Scene:
 
 def half_dead(value: float) -> Scene:
     made = scene()
-    made.pixels[12, :, :22] = value
-    made.judged[12, :, :22] = False
+    made.pixels[12, :, :22] = made.truth[12, :, :22] = value
     return made
 
 
