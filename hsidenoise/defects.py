@@ -20,6 +20,8 @@ Mask = NDArray[np.bool_]
 SHARE, PEAK = 0.005, 10
 #: Suspect values that lie scattered are impulses; in patches they are saturation or clamped shadows, which stay.
 CLUSTERED = 0.3
+#: Share of a band that is one patch of one value, beyond which its stripes cannot be told from the patch.
+FLAT = 0.2
 #: Share of a column that has one value, beyond which it is dead; most of them side by side: more are a border.
 DEAD, WIDEST = 0.95, 3
 #: Bands it takes to say what is wrong with one of them.
@@ -132,7 +134,7 @@ def find(sample: NDArray[np.float32], valid: Mask, usual: Mask, rounds: int = 3)
     bands, rows, cols = sample.shape
     if bands < FEWEST:
         return None
-    stuck, dead = recurring(sample, valid)
+    stuck, dead, flat = recurring(sample, valid)
     blank = np.zeros((bands, cols))
     nothing = Defects(stuck, dead, blank, np.zeros(bands, bool), blank[:, 0], blank[:, 0], blank, blank[:, 0])
     empty = nothing.lost_in(sample, 0)
@@ -151,6 +153,7 @@ def find(sample: NDArray[np.float32], valid: Mask, usual: Mask, rounds: int = 3)
         rest = (white - factors @ scores).reshape(sample.shape)
         if rows >= ROWS and not last:
             found = stripes(rest, good, factors)
+            found[flat] = 0
             offset += sigma[:, None] * found
             rest -= found[:, None]
         hit, typical = impulses(rest.reshape(bands, -1), good.reshape(bands, -1), factors)
@@ -168,10 +171,11 @@ def find(sample: NDArray[np.float32], valid: Mask, usual: Mask, rounds: int = 3)
     return Defects(stuck, dead, offset, spiky, mean, sigma, factors, lost)
 
 
-def recurring(sample: NDArray[np.float32], valid: Mask) -> tuple[tuple[NDArray[np.float32], ...], Mask]:
-    """Values that dead and saturated samples have, by band; and dead columns (bands, cols)."""
+def recurring(sample: NDArray[np.float32], valid: Mask) -> tuple[tuple[NDArray[np.float32], ...], Mask, Mask]:
+    """Values that dead and saturated samples have, by band; dead columns (bands, cols); bands that are half dead."""
     bands, rows, cols = sample.shape
     stuck = []
+    patch = np.zeros(sample.shape, bool)
     dead = np.zeros((bands, cols), bool)
     for b in range(bands):
         values, index, count = np.unique(sample[b], return_inverse=True, return_counts=True)
@@ -187,16 +191,24 @@ def recurring(sample: NDArray[np.float32], valid: Mask) -> tuple[tuple[NDArray[n
         found = []
         for v in np.flatnonzero(suspect):
             here = index == v
+            if count[v] > FLAT * total and _clustered(here):
+                patch[b] |= here
             if rows >= ROWS:
                 full = here.sum(0) > DEAD * np.maximum(valid[b].sum(0), 1)
                 dead[b] |= full & (run_lengths(full) <= WIDEST)
                 here &= ~full
-            share = here.mean()
-            pairs = (here[:, 1:] & here[:, :-1]).sum() / max(here[:, 1:].sum(), 1)
-            if share > SHARE and pairs - share < CLUSTERED * (1 - share):
+            if here.mean() > SHARE and not _clustered(here):
                 found.append(values[v])
         stuck.append(np.array(found, np.float32))
-    return tuple(stuck), dead
+    patch &= patch.mean(0) <= 0.5  # where most bands are, it is a border that nobody declared
+    return tuple(stuck), dead, patch.any((1, 2))
+
+
+def _clustered(here: Mask) -> bool:
+    """Whether samples of an image lie in patches, not scattered."""
+    share = here.mean()
+    pairs = (here[:, 1:] & here[:, :-1]).sum() / max(here[:, 1:].sum(), 1)
+    return bool(pairs - share >= CLUSTERED * (1 - share))
 
 
 def run_lengths(flags: Mask) -> NDArray[np.int64]:
