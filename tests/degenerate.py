@@ -46,7 +46,7 @@ def one_sample(value: float) -> Scene:
 
 def filled(value: float, nodata: float | None = None, *, bands: int = 5) -> Scene:
     pixels = np.full((bands, 12, 14), value, np.float32)
-    return Scene(pixels, pixels.astype(np.float64), np.zeros(pixels.shape, bool), nodata)
+    return Scene(pixels, np.zeros(pixels.shape), np.zeros(pixels.shape, bool), nodata)
 
 
 def constant_bands() -> Scene:
@@ -83,9 +83,7 @@ def everything() -> Scene:
     made.pixels[2, 4, 4] = np.inf
     made.pixels[6, 30:32] = np.nan
     made.pixels[9, 15, 15] = 1e30
-    judged = made.judged & np.isfinite(made.pixels)
-    judged[9, 15, 15] = False
-    return Scene(made.pixels, made.truth, judged)
+    return Scene(made.pixels, made.truth, np.isfinite(made.pixels) & (made.pixels < 1e30))
 
 
 def nearly_constant() -> Scene:
@@ -95,10 +93,11 @@ def nearly_constant() -> Scene:
         pixels[[4, 9, 14, 19, 24]] = 0
         pixels[4, 11, 13] = 1
         pixels[9] = 0.25
-        pixels[9, 11, 13] = 1e30
         pixels[14, :, 30:] = 1
         pixels[19, 7] = 1e-3 * np.arange(44)
         pixels[24, 30, 30] = 1e-38
+    made.pixels[9, 11, 13] = 1e30
+    made.judged[9, 11, 13] = False
     return made
 
 
