@@ -95,8 +95,8 @@ class Defects:
         moved = values - self.offset[:, None, columns].astype(np.float32)
         good = valid & ~self.lost_in(values, first)
         flat = good.reshape(len(values), -1)
-        white = ((moved - self.mean[:, None, None]) / self.sigma[:, None, None]).reshape(len(values), -1)
-        white = np.where(flat, white, 0).astype(np.float32)  # a lost sample of 1e38 would only overflow
+        raw = ((moved - self.mean[:, None, None]) / self.sigma[:, None, None]).reshape(len(values), -1)
+        white: NDArray[np.float32] = np.where(flat, raw, 0).astype(np.float32)  # a lost sample of 1e38 would overflow
         scores, _ = factor_scores(white, flat, self.factors)
         if self.spiky.any():
             hit, _ = impulses(white - self.factors @ scores, flat, self.factors)
@@ -201,7 +201,7 @@ def recurring(sample: NDArray[np.float32], valid: Mask) -> tuple[tuple[NDArray[n
                 found.append(values[v])
         stuck.append(np.array(found, np.float32))
     patch &= patch.mean(0) <= 0.5  # where most bands are, it is a border that nobody declared
-    return tuple(stuck), dead, patch.any((1, 2))
+    return tuple(stuck), dead, np.asarray(patch.any((1, 2)))
 
 
 def _clustered(here: Mask) -> bool:
