@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from .factors import Array, factor_scores, leverage, loadings, uniqueness, with_holes
+from .factors import Array, factor_scores, leverage, loadings, noise_edge, uniqueness, with_holes
 
 Mask = NDArray[np.bool_]
 
@@ -20,6 +20,8 @@ Mask = NDArray[np.bool_]
 SHARE, PEAK = 0.005, 10
 #: Suspect values that lie scattered are impulses; in patches they are saturation or clamped shadows, which stay.
 CLUSTERED = 0.3
+#: Share of a band that is one patch of one value, beyond which its stripes cannot be told from the patch.
+FLAT = 0.2
 #: Share of a column that has one value, beyond which it is dead; most of them side by side: more are a border.
 DEAD, WIDEST = 0.95, 3
 #: Bands it takes to say what is wrong with one of them.
@@ -35,6 +37,12 @@ ALIKE = 0.6
 ROWS = 16
 #: Share of a band's samples that must be impulses before any is taken for one: a rare material is not noise.
 MANY = 0.02
+#: Least noise over the range of a band's values: beside a band of less, rotated in float32, all others lose digits.
+FINEST = 1e-6
+#: Noise of rounding to float32, over the value.
+ROUNDING = float(np.finfo(np.float32).eps) * 12**-0.5
+#: Least noise at all: a band whose sample shows one value, 0, is divided by it.
+TINY = float(np.finfo(np.float32).tiny)
 #: Pixels that statistics need at most.
 ENOUGH = 16_000
 
@@ -86,13 +94,14 @@ class Defects:
         columns = slice(first, first + values.shape[2])
         moved = values - self.offset[:, None, columns].astype(np.float32)
         good = valid & ~self.lost_in(values, first)
-        white = ((moved - self.mean[:, None, None]) / self.sigma[:, None, None]).reshape(len(values), -1)
         flat = good.reshape(len(values), -1)
-        scores, _ = factor_scores(white.astype(np.float32), flat, self.factors)
+        raw = ((moved - self.mean[:, None, None]) / self.sigma[:, None, None]).reshape(len(values), -1)
+        white: NDArray[np.float32] = np.where(flat, raw, 0).astype(np.float32)  # a lost sample of 1e38 would overflow
+        scores, _ = factor_scores(white, flat, self.factors)
         if self.spiky.any():
             hit, _ = impulses(white - self.factors @ scores, flat, self.factors)
             flat = flat & ~(hit & self.spiky[:, None])
-            scores, _ = factor_scores(white.astype(np.float32), flat, self.factors)
+            scores, _ = factor_scores(white, flat, self.factors)
             good = flat.reshape(values.shape)
         predicted = (self.factors @ scores).reshape(values.shape) * self.sigma[:, None, None]
         predicted += self.mean[:, None, None]
@@ -125,10 +134,12 @@ def find(sample: NDArray[np.float32], valid: Mask, usual: Mask, rounds: int = 3)
     bands, rows, cols = sample.shape
     if bands < FEWEST:
         return None
-    stuck, dead = recurring(sample, valid)
+    stuck, dead, flat = recurring(sample, valid)
     blank = np.zeros((bands, cols))
     nothing = Defects(stuck, dead, blank, np.zeros(bands, bool), blank[:, 0], blank[:, 0], blank, blank[:, 0])
-    good = valid & usual & ~nothing.lost_in(sample, 0)
+    empty = nothing.lost_in(sample, 0)
+    good = valid & usual & ~empty
+    sample = np.where(good, sample, np.float32(0))  # infinite and huge samples would only overflow
     offset, spiky = blank.copy(), np.zeros(bands, bool)
     keep = good
     sigma: Array | None = None
@@ -142,6 +153,7 @@ def find(sample: NDArray[np.float32], valid: Mask, usual: Mask, rounds: int = 3)
         rest = (white - factors @ scores).reshape(sample.shape)
         if rows >= ROWS and not last:
             found = stripes(rest, good, factors)
+            found[flat] = 0
             offset += sigma[:, None] * found
             rest -= found[:, None]
         hit, typical = impulses(rest.reshape(bands, -1), good.reshape(bands, -1), factors)
@@ -153,16 +165,17 @@ def find(sample: NDArray[np.float32], valid: Mask, usual: Mask, rounds: int = 3)
         if not (offset.any() or hit.any() or any(s.size for s in stuck) or dead.any()):
             return None
     assert sigma is not None
-    lost = (valid & ~keep & (usual | nothing.lost_in(sample, 0))).sum((1, 2)) / np.maximum(valid.sum((1, 2)), 1)
+    lost = (valid & ~keep & (usual | empty)).sum((1, 2)) / np.maximum(valid.sum((1, 2)), 1)
     if not (offset.any() or lost.any()):
         return None
     return Defects(stuck, dead, offset, spiky, mean, sigma, factors, lost)
 
 
-def recurring(sample: NDArray[np.float32], valid: Mask) -> tuple[tuple[NDArray[np.float32], ...], Mask]:
-    """Values that dead and saturated samples have, by band; and dead columns (bands, cols)."""
+def recurring(sample: NDArray[np.float32], valid: Mask) -> tuple[tuple[NDArray[np.float32], ...], Mask, Mask]:
+    """Values that dead and saturated samples have, by band; dead columns (bands, cols); bands that are half dead."""
     bands, rows, cols = sample.shape
     stuck = []
+    patch = np.zeros(sample.shape, bool)
     dead = np.zeros((bands, cols), bool)
     for b in range(bands):
         values, index, count = np.unique(sample[b], return_inverse=True, return_counts=True)
@@ -178,16 +191,24 @@ def recurring(sample: NDArray[np.float32], valid: Mask) -> tuple[tuple[NDArray[n
         found = []
         for v in np.flatnonzero(suspect):
             here = index == v
+            if count[v] > FLAT * total and _clustered(here):
+                patch[b] |= here
             if rows >= ROWS:
                 full = here.sum(0) > DEAD * np.maximum(valid[b].sum(0), 1)
                 dead[b] |= full & (run_lengths(full) <= WIDEST)
                 here &= ~full
-            share = here.mean()
-            pairs = (here[:, 1:] & here[:, :-1]).sum() / max(here[:, 1:].sum(), 1)
-            if share > SHARE and pairs - share < CLUSTERED * (1 - share):
+            if here.mean() > SHARE and not _clustered(here):
                 found.append(values[v])
         stuck.append(np.array(found, np.float32))
-    return tuple(stuck), dead
+    patch &= patch.mean(0) <= 0.5  # where most bands are, it is a border that nobody declared
+    return tuple(stuck), dead, np.asarray(patch.any((1, 2)))
+
+
+def _clustered(here: Mask) -> bool:
+    """Whether samples of an image lie in patches, not scattered."""
+    share = here.mean()
+    pairs = (here[:, 1:] & here[:, :-1]).sum() / max(here[:, 1:].sum(), 1)
+    return bool(pairs - share >= CLUSTERED * (1 - share))
 
 
 def run_lengths(flags: Mask) -> NDArray[np.int64]:
@@ -200,7 +221,7 @@ def run_lengths(flags: Mask) -> NDArray[np.int64]:
 def noise_of(sample: NDArray[np.float32], good: Mask, start: Array | None = None) -> Array:
     """Noise sigma of each band from differences of neighbours, each column's mean difference removed: no stripes.
 
-    `start` is about what it is, where that is known.
+    `start` is about what it is, where that is known. None is below what float32 can tell.
     """
     bands = len(sample)
     both = good[:, :, 1:] & good[:, :, :-1]
@@ -209,13 +230,23 @@ def noise_of(sample: NDArray[np.float32], good: Mask, start: Array | None = None
         mean = difference.sum(1) / np.maximum(both.sum(1), 1)
         difference = np.where(both, difference - mean[:, None], 0)
     difference, both = difference.reshape(bands, -1), both.reshape(bands, -1)
+    least = finest(sample, good)
     if both.all():
-        return uniqueness((difference @ difference.T).astype(np.float64) / both.shape[1], both.shape[1])
+        found = uniqueness((difference @ difference.T).astype(np.float64) / both.shape[1], both.shape[1])
+        return np.asarray(np.maximum(found, least))
     step = max(both.shape[1] // ENOUGH, 1)
     sigma, _ = with_holes(
         difference[:, ::step].astype(np.float64), both[:, ::step], 15 if start is None else 4, sigma=start
     )
-    return sigma
+    return np.asarray(np.maximum(sigma, least))
+
+
+def finest(sample: NDArray[np.float32], good: Mask) -> Array:
+    """Noise below which a band's is not told from none; (bands,), above zero."""
+    low = np.where(good, sample, np.inf).min((1, 2)).astype(np.float64)
+    high = np.where(good, sample, -np.inf).max((1, 2)).astype(np.float64)
+    least = np.maximum(FINEST * (high - low), ROUNDING * np.maximum(np.abs(low), np.abs(high)))
+    return np.where(high >= low, np.maximum(least, TINY), TINY)
 
 
 def model_of(sample: NDArray[np.float32], good: Mask, sigma: Array) -> tuple[Array, Array]:
@@ -229,7 +260,8 @@ def model_of(sample: NDArray[np.float32], good: Mask, sigma: Array) -> tuple[Arr
         covariance = centred @ centred.T / centred.shape[1]
     else:
         _, covariance = with_holes(centred, keep[:, ::step], 4, sigma=sigma, known=True)
-    return mean, loadings(covariance, sigma, float(np.median(keep[:, ::step].sum(1))))
+    edge = noise_edge(len(sample), float(np.median(keep[:, ::step].sum(1))))
+    return mean, loadings(covariance, sigma, edge)
 
 
 def stripes(rest: Array, good: Mask, factors: Array) -> Array:

@@ -20,11 +20,18 @@ MOST, MOST_WITH_HOLES = 32, 12
 
 
 def noise_edge(bands: int, samples: float) -> float:
-    """The eigenvalue that whitened noise alone does not exceed (Marchenko and Pastur, 1967), and a margin.
+    """The eigenvalue that whitened noise alone does not exceed (Marchenko and Pastur, 1967), and a margin."""
+    return float((1 + np.sqrt(bands / max(samples, 1))) ** 2 + MARGIN)
 
-    At most 2: with hardly more samples than bands, noise is kept rather than signal lost.
+
+def difference_edge(bands: int, differences: float) -> float:
+    """The same for differences of neighbours, which say less than as many samples: two side by side share a pixel.
+
+    Their power spectrum, 1 - cos, takes the place of white noise in the equation of Silverstein and Choi (Journal of
+    Multivariate Analysis 1995); the edge is the least of what it gives.
     """
-    return min(float((1 + np.sqrt(bands / max(samples, 1))) ** 2 + MARGIN), 2.0)
+    s = np.geomspace(1e-4, 0.4999, 500)
+    return float(((bands / max(differences, 1) + 1 / np.sqrt(1 - 2 * s) - 1) / s).min() + MARGIN)
 
 
 def most_factors(bands: int) -> int:
@@ -32,17 +39,17 @@ def most_factors(bands: int) -> int:
     return min(int((2 * bands + 1 - np.sqrt(8 * bands + 1)) / 2), MOST)
 
 
-def loadings(covariance: Array, sigma: Array, samples: float) -> Array:
-    """L (bands, factors) of data with this covariance and noise: what stands above the noise edge."""
+def loadings(covariance: Array, sigma: Array, edge: float) -> Array:
+    """L (bands, factors) of data with this covariance and noise: what stands above the edge of noise."""
     values, vectors = np.linalg.eigh(covariance / np.outer(sigma, sigma))
     values, vectors = values[::-1], vectors[:, ::-1]
-    count = min(int((values > noise_edge(len(sigma), samples)).sum()), most_factors(len(sigma)))
+    count = min(int((values > edge).sum()), most_factors(len(sigma)))
     scaled: Array = vectors[:, :count] * np.sqrt(values[:count] - 1)
     return scaled
 
 
-def uniqueness(covariance: Array, samples: float, rounds: int = 40) -> Array:
-    """Noise sigma of each band from the covariance of all; (bands,).
+def uniqueness(covariance: Array, differences: float, rounds: int = 40) -> Array:
+    """Noise sigma of each band from the covariance of all bands' differences of neighbours; (bands,).
 
     Each round takes the noise as known, explains what it can by factors, and compares what is left of a band with what
     its noise would leave: a share of 1 - leverage.
@@ -50,18 +57,19 @@ def uniqueness(covariance: Array, samples: float, rounds: int = 40) -> Array:
     Parameters
     ----------
     covariance
-        (bands, bands), diagonal above zero.
-    samples
+        (bands, bands).
+    differences
         It was taken over.
     """
-    scale = np.sqrt(np.diagonal(covariance))
+    scale = np.sqrt(np.maximum(np.diagonal(covariance), 1e-150))
     correlation = covariance / np.outer(scale, scale)
     sigma = np.ones(len(scale))
+    edge = difference_edge(len(scale), differences)
     for _ in range(rounds):
-        factors = loadings(correlation, sigma, samples)
+        factors = loadings(correlation, sigma, edge)
         gain = np.linalg.solve(np.eye(factors.shape[1]) + factors.T @ factors, factors.T)
         rest = np.eye(len(sigma)) - factors @ gain
-        left = np.einsum("ij,jk,ik->i", rest, correlation / np.outer(sigma, sigma), rest)
+        left = (rest @ (correlation / np.outer(sigma, sigma)) * rest).sum(1)
         before, sigma = sigma, updated(sigma, left, np.einsum("ik,ki->i", factors, gain))
         if np.abs(sigma / before - 1).max() < 1e-3:
             break
@@ -126,7 +134,7 @@ def with_holes(
     Parameters
     ----------
     data
-        (bands, pixels), mean about zero.
+        (bands, pixels), mean about zero; differences of neighbours where the noise is not known.
     good
         Samples that are there.
     rounds
@@ -140,7 +148,7 @@ def with_holes(
         (bands,) and (bands, bands).
     """
     present = good.mean(1)
-    count = float(np.median(good.sum(1)))
+    edge = (noise_edge if known else difference_edge)(len(data), float(np.median(good.sum(1))))
     data = np.where(good, data, 0)
     scale = np.sqrt(np.maximum(np.square(data).mean(1) / np.maximum(present, 1e-9), 1e-30))
     data = data / scale[:, None]
@@ -149,7 +157,7 @@ def with_holes(
     together = good.astype(np.float32) @ good.T.astype(np.float32)
     covariance = data @ data.T / np.maximum(together, 1)
     for _ in range(rounds):
-        factors = loadings(covariance, noise, count)[:, :MOST_WITH_HOLES]
+        factors = loadings(covariance, noise, edge)[:, :MOST_WITH_HOLES]
         white = data / noise[:, None]
         scores, unknown = factor_scores(white, good, factors)
         predicted = factors @ scores

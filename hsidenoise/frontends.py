@@ -226,9 +226,11 @@ def examine(
     sample, valid = survey.sample[bands], survey.sample_valid[bands]
     usual = inside(sample, limits[:, bands])
     found = defects.find(sample, valid, usual)
-    sigma = defects.noise_of(sample, valid & usual) if found is None else found.sigma
+    valid = valid & usual
+    sample = np.where(valid, sample, np.float32(0))  # infinite and huge samples would only overflow
+    sigma = defects.noise_of(sample, valid) if found is None else found.sigma
     if len(bands) < defects.FEWEST:  # too few to tell texture from noise
-        sigma = np.fmin(sigma, np.maximum(texture_bound(sample, valid & usual), LEAST * sigma))
+        sigma = np.fmin(sigma, np.maximum(texture_bound(sample, valid), LEAST * sigma))
     if np.dtype(cube.dtype).kind in "iu":
         sigma = np.maximum(sigma, ROUNDING)
     return found, sigma
@@ -253,6 +255,7 @@ def eigen_images(
     for window in row_blocks(cube):
         values, valid = cube.read(window, bands)
         valid &= _usual(values, 0, limits, found)
+        values[~valid] = 0
         if found is not None:
             values, _ = found.mend(values, valid, 0)
         moments.add(values, np.asarray(valid.all(axis=0)))

@@ -35,6 +35,8 @@ class Job:
         Noise of each band, raw units.
     valid
         Fraction of valid pixels of each band.
+    limits
+        Least and greatest value of each band that is taken for a measurement, (2, bands); no interval where unknown.
     """
 
     front: FrontEnd
@@ -43,6 +45,7 @@ class Job:
     tiles: list[Tile]
     sigma: NDArray[np.float64]
     valid: NDArray[np.float64]
+    limits: NDArray[np.float64]
 
 
 def select_bands(text: str, count: int) -> set[int]:
@@ -75,10 +78,10 @@ def prepare(cube: Cube, chosen: set[int], engine: Engine, tile: int) -> Job:
     found = survey(cube)
     passed = left_alone(cube, found)
     decide = _eigen if engine.model.frontend == "eigen" else _windows
-    front, sigma, reasons = decide(cube, found, passed, set(range(cube.shape[0])) - chosen, engine)
+    front, sigma, reasons, limits = decide(cube, found, passed, set(range(cube.shape[0])) - chosen, engine)
     passed |= reasons
     denoised = [b for b in range(cube.shape[0]) if b not in passed]
-    return Job(front, denoised, dict(sorted(passed.items())), tiles, sigma, found.valid)
+    return Job(front, denoised, dict(sorted(passed.items())), tiles, sigma, found.valid, limits)
 
 
 def left_alone(cube: Cube, found: Survey) -> dict[int, str]:
@@ -97,7 +100,7 @@ def left_alone(cube: Cube, found: Survey) -> dict[int, str]:
     return passed
 
 
-Decision = tuple[FrontEnd, NDArray[np.float64], dict[int, str]]
+Decision = tuple[FrontEnd, NDArray[np.float64], dict[int, str], NDArray[np.float64]]
 
 
 def _eigen(cube: Cube, found: Survey, passed: dict[int, str], others: set[int], engine: Engine) -> Decision:
@@ -109,10 +112,10 @@ def _eigen(cube: Cube, found: Survey, passed: dict[int, str], others: set[int], 
     reasons |= {b: "not selected" for b in others if b not in passed and b not in reasons}
     sigma = found.sigma.copy()
     if not set(bands) - set(reasons):
-        return Windows((), [], [], None, sigma, found.low, limits), sigma, reasons
+        return Windows((), [], [], None, sigma, found.low, limits), sigma, reasons, limits
     front = sharpened(eigen_images(cube, bands, found, limits, engine.model.bands), cube, engine)
     sigma[bands] = front.eigen.sigma
-    return front, sigma, reasons
+    return front, sigma, reasons, limits
 
 
 def _unknown(found: Survey, passed: dict[int, str]) -> dict[int, str]:
@@ -156,7 +159,7 @@ def _windows(cube: Cube, found: Survey, passed: dict[int, str], others: set[int]
     removed = probe.removed_energy(cube, restricted(left), sigma, engine)
     for b in np.flatnonzero(removed > probe.HARMFUL).tolist():
         reasons.setdefault(b, f"the model would remove {removed[b]:.1f} times the energy of its noise")
-    return restricted(left - set(reasons)), sigma, reasons
+    return restricted(left - set(reasons)), sigma, reasons, limits
 
 
 def check_numbers(cube: Cube, job: Job, dtype: str) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .cube import Cube, Window
 from .metrics import SSIM_RADIUS, FineScaleAccumulator, PairAccumulator, SSIMAccumulator, StructureAccumulator
 from .noise import NoiseAccumulator
+from .samples import inside as within
 
 Floats = NDArray[np.float64]
 
@@ -81,8 +82,9 @@ def _over(total: Floats, n: NDArray[Any]) -> Floats:
 
 
 def measure(
-    before: Cube, after: Cube, reference: Cube | None, denoised: Sequence[int], *, noise_before: bool = True
-) -> Measured:
+    before: Cube, after: Cube, reference: Cube | None, denoised: Sequence[int], *, noise_before: bool = True,
+    limits: Floats | None = None,
+) -> Measured:  # fmt: skip
     """Stream both scenes (and the reference) once and measure.
 
     Parameters
@@ -93,6 +95,9 @@ def measure(
         Indices of the bands that were meant to change; the others are checked to be identical.
     noise_before
         Estimate the noise of the input too; false when it is known.
+    limits
+        Least and greatest value of each band that is a measurement, (2, bands): one broken pixel of 1e30 would be all
+        that a report shows. Samples beyond are checked like the others, but not measured.
     """
     bands, n_rows, n_cols = before.shape
     names = ["before", "after"] + (["reference"] if reference else [])
@@ -120,7 +125,7 @@ def measure(
     sampler = _GridSampler(before.shape, names)
     for i, (core, padded) in enumerate(blocks):
         inside = slice(core.row_start - padded.row_start, core.row_stop - padded.row_start)
-        x, y, xv, yv = _compare(before, after, padded, inside, denoised, result)
+        x, y, xv, yv = _compare(before, after, padded, inside, denoised, result, limits)
         both = xv & yv
         xs, ys, vs = x[:, inside], y[:, inside], both[:, inside]
         arrays = {"before": (xs, vs), "after": (ys, vs)}
@@ -153,8 +158,9 @@ def measure(
 
 
 def _compare(
-    before: Cube, after: Cube, window: Window, inside: slice, denoised: Sequence[int], result: Measured
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+    before: Cube, after: Cube, window: Window, inside: slice, denoised: Sequence[int], result: Measured,
+    limits: Floats | None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:  # fmt: skip
     """Read both; count samples that should be identical and are not; invalid samples come back as 0."""
     everything = range(before.shape[0])
     raw_x, raw_y = before.raw(window), after.raw(window)
@@ -172,7 +178,10 @@ def _compare(
                 result.passed_changed += int(np.count_nonzero(differ & xv[b, inside]))
             result.invalid_changed += int(np.count_nonzero(differ & ~xv[b, inside]))
     result.newly_invalid += int(np.count_nonzero(xv[:, inside] & ~yv[:, inside]))
-    x, y = raw_x.astype(np.float32), raw_y.astype(np.float32)
+    with np.errstate(over="ignore"):
+        x, y = raw_x.astype(np.float32), raw_y.astype(np.float32)
+    if limits is not None:
+        xv &= within(x, limits)
     x[~xv], y[~yv] = 0, 0
     return x, y, xv, yv
 

@@ -257,7 +257,7 @@ class StructureAccumulator:
         for i, b in enumerate(self.active):
             for k, width in enumerate(DETAIL_WINDOWS):
                 details[i, k] = _detail(after[b], valid[b], width, boxes)
-            if self._scale[i] == 0 and (spread := float(details[i, 0].std())) > 0:
+            if self._scale[i] == 0 and (spread := float(details[i, 0].std(dtype=np.float64))) > 0:
                 self._scale[i] = 1 / spread
             details[i] *= self._scale[i]
             sums[self._group[i]] += details[i]

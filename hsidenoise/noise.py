@@ -16,6 +16,8 @@ from .factors import uniqueness
 GAUSSIAN_TOP = {"g15": 15.0, "g55": 55.0, "g95": 95.0, "mixture": 95.0}
 
 PATTERNS = ("g15", "g55", "g95", "mixture", "corr")
+#: Differences of neighbours it takes to tell a sigma from, within a fifth.
+FEWEST = 20
 
 
 def add_noise(clean: NDArray[np.float32], pattern: str, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -161,12 +163,12 @@ class NoiseAccumulator:
             self._count += weight @ weight.T
 
     def sigma(self) -> NDArray[np.float64]:
-        """Noise standard deviation of each band, in the blocks' units; NaN where a band had nothing to compare."""
+        """Noise standard deviation of each band, in the blocks' units; NaN where a band had too little to compare."""
         count = np.diagonal(self._count)
         sigma = np.full(len(count), np.nan)
         variance = np.diagonal(self._sum) / np.maximum(count, 1)
-        sigma[(count > 0) & (variance == 0)] = 0
-        live = np.flatnonzero((count > 0) & (variance > 0))
+        sigma[(count >= FEWEST) & (variance == 0)] = 0
+        live = np.flatnonzero((count >= FEWEST) & (variance > 0))
         if live.size == 0:
             return sigma
         scale = np.sqrt(variance[live])

@@ -103,7 +103,8 @@ def collect(before: Cube, after: Cube, *, reference: Cube | None = None, run: Ma
     run
         How the output was made: ``options``, ``model``, ``device``, ``seconds``, ``tiles``, ``normalisation``,
         ``bands_denoised`` (zero-based), ``bands_passed`` (reason by zero-based index), ``sigma_before`` (per band, raw
-        units), ``versions``, ``started``. Each may be missing.
+        units), ``versions``, ``started``, ``limits`` (least and greatest measurement of each band, or
+        None). Each may be missing.
 
     Raises
     ------
@@ -125,7 +126,7 @@ def collect(before: Cube, after: Cube, *, reference: Cube | None = None, run: Ma
         denoised = [b for b in range(n) if b not in reasons]
     sigma = np.array([np.nan if s is None else s for s in run.get("sigma_before") or ()], float)
     known = len(sigma) == n and bool(np.isfinite(sigma[denoised]).all())
-    found = measure(before, after, reference, denoised, noise_before=not known)
+    found = measure(before, after, reference, denoised, noise_before=not known, limits=_limits(run))
     if not known:
         sigma = found.noise["before"].sigma()
     numbers: dict[str, Any] = {
@@ -152,6 +153,12 @@ def collect(before: Cube, after: Cube, *, reference: Cube | None = None, run: Ma
     cubes = {"before": before, "after": after} | ({"reference": reference} if reference else {})
     plates = _plates(cubes, found, numbers["bands"], denoised, worst, median)
     return Report(_clean(numbers), plates)
+
+
+def _limits(run: Mapping[str, Any]) -> Floats | None:
+    """Least and greatest measurement of each band, (2, bands), as the record of a run has them."""
+    pairs = run.get("limits")
+    return np.array([(-np.inf, np.inf) if p is None else p for p in pairs], float).T if pairs else None
 
 
 def check_report(path: str | Path, *, overwrite: bool = False) -> None:

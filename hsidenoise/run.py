@@ -207,6 +207,7 @@ def describe(
         "bands_denoised": job.denoised,
         "bands_passed": {str(b): why for b, why in job.passed.items()},
         "sigma_before": [float(s) for s in job.sigma],
+        "limits": [[float(a), float(b)] if a <= b else None for a, b in job.limits.T],
         "versions": versions(),
     }
 

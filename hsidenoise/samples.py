@@ -33,7 +33,8 @@ def fill(values: NDArray[np.float32], valid: NDArray[np.bool_], otherwise: NDArr
 
 def inside(values: NDArray[np.float32], limits: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which samples of (bands, rows, cols) lie within their band's `limits` (2, bands), in float32 as they are."""
-    low, high = limits.astype(np.float32)[:, :, None, None]
+    with np.errstate(over="ignore"):  # beyond float32 there is no limit
+        low, high = limits.astype(np.float32)[:, :, None, None]
     within: NDArray[np.bool_] = (values >= low) & (values <= high)
     return within
 

@@ -18,8 +18,8 @@ BLOCK_SAMPLES = 8_000_000
 SAMPLE = 8_000_000
 #: Edge of the blocks whose medians are taken before percentiles: noise must not widen a scene's range.
 EDGE = 4
-#: Block medians kept for the percentiles.
-MOST_BLOCKS = 20_000
+#: Block medians kept for the percentiles at most; and as many as it takes, or blocks are smaller.
+MOST_BLOCKS, LEAST_BLOCKS = 20_000, 64
 #: How many ranges outside of its band's range a sample is no measurement to go by, but a fill value nobody declared, a
 #: broken pixel, or a glint. Noise as networks are trained on stays within 2 (five sigmas of 95/255).
 FAR = 3.0
@@ -32,8 +32,9 @@ class Survey:
     Parameters
     ----------
     low, high
-        0.1 and 99.9 percentiles of 4 x 4 block medians of valid pixels; NaN without any. A fill value that nobody
-        declared does not count, if it is the least or greatest value and lies far from the rest.
+        0.1 and 99.9 percentiles of 4 x 4 block medians of valid pixels, in a small scene of smaller blocks; NaN
+        without any. A fill value that nobody declared does not count, if it is the least or greatest value and lies
+        far from the rest.
     sigma
         Noise standard deviation (`hsidenoise.noise.NoiseAccumulator`).
     constant
@@ -71,6 +72,7 @@ def survey(cube: Cube) -> Survey:
     low, high = np.full(bands, np.inf), np.full(bands, -np.inf)
     medians: list[NDArray[np.float32]] = []
     thin = max(rows * cols // EDGE**2 // MOST_BLOCKS, 1)
+    edge = next((e for e in (EDGE, 2) if rows * cols >= LEAST_BLOCKS * e**2), 1)
     some = np.unique(np.linspace(0, rows - 1, min(rows, max(SAMPLE // (bands * cols), 1))).astype(int))
     sample = np.empty((bands, some.size, cols), np.float32)
     sample_valid = np.empty(sample.shape, bool)
@@ -83,7 +85,7 @@ def survey(cube: Cube) -> Survey:
         count += valid.sum((1, 2))
         least = np.minimum(least, np.where(valid, block, np.inf).min((1, 2)))
         most = np.maximum(most, np.where(valid, block, -np.inf).max((1, 2)))
-        medians.append(block_medians(block, valid, thin))
+        medians.append(block_medians(block, valid, thin, edge))
         here = ranges(medians[-1], least, most)
         low, high = np.fmin(low, here[0]), np.fmax(high, here[1])
         reach = FAR * (high - low)
@@ -116,13 +118,15 @@ def _range(medians: NDArray[np.float32], least: float, most: float) -> tuple[flo
     return float(low), float(high)
 
 
-def block_medians(block: NDArray[np.float32], valid: NDArray[np.bool_], thin: int = 1) -> NDArray[np.float32]:
-    """Medians of the valid samples of every `thin`-th 4 x 4 block, (bands, blocks).
+def block_medians(
+    block: NDArray[np.float32], valid: NDArray[np.bool_], thin: int = 1, edge: int = EDGE
+) -> NDArray[np.float32]:
+    """Medians of the valid samples of every `thin`-th block of `edge` x `edge` pixels, (bands, blocks).
 
     Of an even number the lower one: a sample that was measured. NaN where fewer than half are valid.
     """
     bands, rows, cols = block.shape
-    edges = min(EDGE, rows), min(EDGE, cols)
+    edges = min(edge, rows), min(edge, cols)
     down, across = rows // edges[0], cols // edges[1]
     inner = np.where(valid, block, np.float32(np.nan))[:, : down * edges[0], : across * edges[1]]
     cells = inner.reshape(bands, down, edges[0], across, edges[1]).transpose(0, 1, 3, 2, 4)

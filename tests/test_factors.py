@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tiny
 
-from hsidenoise.factors import factor_scores, loadings, most_factors, noise_edge, uniqueness, with_holes
+from hsidenoise.factors import (
+    difference_edge,
+    factor_scores,
+    loadings,
+    most_factors,
+    noise_edge,
+    uniqueness,
+    with_holes,
+)
 
 SIGMA = np.geomspace(0.01, 0.3, 24)
 
@@ -43,8 +52,27 @@ def test_white_noise_has_no_factors_and_few_bands_allow_few():
     for bands, pixels in ((10, 500), (60, 3_000), (200, 4_000)):
         data = rng.standard_normal((bands, pixels))
         assert np.linalg.eigvalsh(data @ data.T / pixels).max() < noise_edge(bands, pixels)
-        assert loadings(data @ data.T / pixels, np.ones(bands), pixels).shape == (bands, 0)
+        assert loadings(data @ data.T / pixels, np.ones(bands), noise_edge(bands, pixels)).shape == (bands, 0)
     assert [most_factors(n) for n in (1, 2, 3, 4, 6, 31)] == [0, 0, 1, 1, 3, 23]
+
+
+@pytest.mark.parametrize(("bands", "rows", "cols"), [(20, 60, 60), (100, 20, 21), (300, 15, 15), (600, 10, 11)])
+def test_differences_of_noise_stay_below_their_edge(bands, rows, cols):
+    noise = np.random.default_rng(6).standard_normal((bands, rows, cols))
+    data = (np.diff(noise) / np.sqrt(2)).reshape(bands, -1)
+    found = np.linalg.eigvalsh(data @ data.T / data.shape[1]).max()
+    edge = difference_edge(bands, data.shape[1])
+    assert noise_edge(bands, data.shape[1]) < edge  # as many samples that share no pixel would say more
+    assert 0.8 * edge < found < edge
+
+
+@pytest.mark.parametrize(("bands", "edge", "off"), [(60, 40, 0.02), (150, 13, 0.06), (150, 8, 0.06), (600, 14, 0.08)])
+def test_noise_of_few_pixels_is_not_taken_for_signal(bands, edge, off):
+    truth = np.linspace(0.01, 0.05, bands)
+    noise = truth[:, None, None] * np.random.default_rng(7).standard_normal((bands, edge, edge))
+    data = (np.diff(tiny.clean(bands, edge, edge) + noise) / np.sqrt(2)).reshape(bands, -1)
+    found = uniqueness(data @ data.T / data.shape[1], data.shape[1])
+    assert np.median(found / truth) == pytest.approx(1, abs=off)
 
 
 def test_scores_follow_the_textbook_pixel_by_pixel():

@@ -125,7 +125,7 @@ def local_wiener(images: Tensor, pilot: Tensor, step: int = 1) -> Tensor:
         basis = _local_bases(signal.detach())
         power = (basis.mT @ signal).square()
         total = power.sum((-2, -1), keepdim=True).clamp_min(1e-9)
-        product = power.sum(-1, keepdim=True) * power.sum(-2, keepdim=True) / total
+        product = power.sum(-1, keepdim=True) * (power.sum(-2, keepdim=True) / total)
         power = torch.lerp(power, product, SEPARABLE)
         gain = power / (power + NOISE)
         weight = 1 / gain.square().mean(-2).sum(-1, keepdim=True).clamp_min(1 / SAMPLES)
