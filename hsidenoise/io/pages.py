@@ -72,7 +72,7 @@ def open_tiff(name: str, options: ReadOptions) -> Cube:
     for option in ("variable", "axes"):
         if getattr(options, option):
             raise UsageError(f"{name}: --{option} is for files of several arrays or pages; leave it out")
-    return raster.open_raster(name)
+    return raster.open_raster(name, allow_large=options.allow_large)
 
 
 def _choose(name: str, tif: Any, wanted: str, several: bool) -> Any:
@@ -114,7 +114,7 @@ def _open(name: str, tif: Any, series: Any, options: ReadOptions) -> Cube:
         )
     slot = _slot(name, series, options.axes)
     _check(name, tif, series, options.allow_large)
-    first = raster.open_raster(name, dataset(name, page.offset))
+    first = raster.open_raster(name, dataset(name, page.offset), allow_large=options.allow_large)
     try:
         planes = Planes(name, series, first.dtype)
         return _cube(name, tif, series, slot, first, planes)
