@@ -61,7 +61,8 @@ def examine(files: Mapping[str, bytes], name: str, options: Mapping[str, Any], o
                     before = scene.raw()
                     with create_cube(out / output, scene) as writer:
                         writer.write(0, before)
-                    with open_cube(out / output) as copied:
+                    same = "copy" in scene.layout and Path(output).suffix in scene.layout["suffixes"]
+                    with open_cube(out / output, **(options if same else {})) as copied:
                         assert np.array_equal(copied.raw(), before, equal_nan=before.dtype.kind == "f")
         except HSIDenoiseError as error:
             said = str(error).replace(scratch, "")

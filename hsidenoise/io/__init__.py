@@ -111,6 +111,11 @@ def _open(name: str, options: ReadOptions) -> Cube:
         from . import folder
 
         return folder.open_folder(name, options, partial(open_cube, allow_large=options.allow_large))
+    found = envi.header_of(name) if what not in ("folder", "ENVI header") else None
+    if found and envi.announced(found) == os.path.getsize(name):
+        # Raw pixels can begin with any bytes, magic ones too; a header that fits to the byte is no chance.
+        _refuse_arrays(name, options)
+        return envi.open_envi(name, name, found)
     if what in _ARRAYS:
         module, function = _ARRAYS[what]
         reader: Callable[[str, ReadOptions], Cube] = getattr(import_module(f".{module}", __name__), function)
@@ -124,9 +129,7 @@ def _open(name: str, options: ReadOptions) -> Cube:
         raise UnsupportedError(f"{name}: is a {what} file, which is not supported yet; convert it to GeoTIFF or ENVI")
     if what in ("JP2", "VRT"):
         return raster.open_raster(name, allow_large=options.allow_large)
-    # Raw pixels can begin with any bytes, so a header decides before the rest of the magic does.
-    found = envi.header_of(name)
-    if found:
+    if found:  # a header beside the file decides before the rest of the magic does
         return _open_envi(name, name, found, options)
     aviris = raw.open_aviris(name, options)
     if aviris:
@@ -177,7 +180,7 @@ def _open_envi(name: str, data: str, header: str, options: ReadOptions) -> Cube:
     what = sniff.kind(data)
     if what == "git-LFS pointer":
         raise ReadError(f"{data}: {_FAULTS[what]}")
-    if what == "TIFF":  # 'file type = TIFF', or the sidecar header of a DESIS product
+    if what == "TIFF" and envi.announced(header) != os.path.getsize(data):  # 'file type = TIFF', or the sidecar header of a DESIS product
         return raster.open_raster(data, allow_large=options.allow_large)
     return envi.open_envi(name, data, header)
 

@@ -56,7 +56,7 @@ def data_of(path: str) -> str:
     if os.path.isfile(stem):
         return stem
     found = [p for p in (stem + s for x in DATA_SUFFIXES for s in (x, x.upper())) if os.path.isfile(p)]
-    size = _announced(path)
+    size = announced(path)
     if not found:
         # Any other suffix will do if its size is right to the byte; a TIFF beside its own sidecar header always does.
         folder, base = os.path.split(stem)
@@ -72,7 +72,8 @@ def data_of(path: str) -> str:
     return (fitting or found)[0]
 
 
-def _announced(path: str) -> int | None:
+def announced(path: str) -> int | None:
+    """Bytes of data that a header announces; ``None`` where it is not understood."""
     keys = header.read(path).keys()
     try:
         shape, dtype, offset = _layout(keys, path)[:3]
