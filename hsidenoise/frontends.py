@@ -229,9 +229,10 @@ def examine(
     sigma = defects.noise_of(sample, valid & usual) if found is None else found.sigma
     if len(bands) < defects.FEWEST:  # too few to tell texture from noise
         sigma = np.fmin(sigma, np.maximum(texture_bound(sample, valid & usual), LEAST * sigma))
-    if np.dtype(cube.dtype).kind in "iu":
-        sigma = np.maximum(sigma, ROUNDING)
-    return found, sigma
+    # A noiseless scene, made by a computer, still has what rounding leaves: of whole numbers, or of float32.
+    whole = np.dtype(cube.dtype).kind in "iu"
+    largest = np.fmax(np.abs(survey.low[bands]), np.abs(survey.high[bands]))
+    return found, np.maximum(sigma, ROUNDING * (1.0 if whole else np.finfo(np.float32).eps * largest))
 
 
 def eigen_images(

@@ -38,26 +38,30 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "synth/mat/hsi_v4_2d.mat": {"shape": "20x30"},
 }
 
-#: Files that hold a raster and cannot be read, and why; docs/formats.md lists the reasons and the files of each.
-UNSUPPORTED = {
-    name: reason
-    for reason, names in {
-        "complex numbers": (
-            "envi/gcore_cfloat32.raw", "envi/gcore_cfloat64.raw", "geotiff/cfloat32.tif", "geotiff/cfloat64.tif",
-            "geotiff/cint16.tif", "geotiff/cint32_big_endian.tif", "geotiff/cint_sar.tif",
-            "geotiff/complex_float32.tif", "geotiff/complex_non_zero_real_zero_imag.tif", "geotiff/rx_cint16.tif",
-            "hdf5/complex.h5",
-        ),
-        "HDF4 raster images (GR, RI8)": (
-            "hdf4/General_RImages.hdf", "hdf4/Image_with_Palette.hdf", "hdf4/skull.hdf", "hdf4/star.hdf",
-        ),
-        "part of an HDF5 file family": ("hdf5/test_family_0.h5",),
-        "JPEG XL in TIFF": ("geotiff/rgbsmall_JXL.tif",),
-        "subsampled YCbCr of 12 bits": ("geotiff/int12_ycbcr_contig.tif",),
-        "ENVI classifications": ("envi/testenviclasses",),
-    }.items()
-    for name in (f"good/{n}" for n in names)
-}  # fmt: skip
+def _by_name(reasons: dict[str, tuple[str, ...]]) -> dict[str, str]:
+    return {f"good/{name}": reason for reason, names in reasons.items() for name in names}
+
+
+#: Files that hold a raster and cannot be read, and why; docs/formats.md has the same table.
+UNSUPPORTED = _by_name({
+    "HDF4 raster images (GR, RI8)": (
+        "hdf4/General_RImages.hdf", "hdf4/Image_with_Palette.hdf", "hdf4/skull.hdf", "hdf4/star.hdf",
+    ),
+    "files of an HDF5 family": ("hdf5/test_family_0.h5",),
+    "JPEG XL in TIFF": ("geotiff/rgbsmall_JXL.tif",),
+    "subsampled YCbCr of 12 bits in TIFF": ("geotiff/int12_ycbcr_contig.tif",),
+})  # fmt: skip
+
+#: Rasters that are refused on purpose: their numbers are no measurements that noise is taken from.
+REFUSED = _by_name({
+    "complex numbers": (
+        "envi/gcore_cfloat32.raw", "envi/gcore_cfloat64.raw", "geotiff/cfloat32.tif", "geotiff/cfloat64.tif",
+        "geotiff/cint16.tif", "geotiff/cint32_big_endian.tif", "geotiff/cint_sar.tif",
+        "geotiff/complex_float32.tif", "geotiff/complex_non_zero_real_zero_imag.tif", "geotiff/rx_cint16.tif",
+        "hdf5/complex.h5",
+    ),
+    "class numbers": ("envi/testenviclasses",),
+})  # fmt: skip
 
 #: Files that hold no raster at all, a word each; sidecars are told by their suffix.
 NO_RASTER = {

@@ -80,7 +80,11 @@ def open_tiff(name: str, options: ReadOptions) -> Cube:
 
 def _choose(name: str, tif: Any, wanted: str, several: bool) -> Any:
     """The stack of pages that is the cube; ``None`` where the file is a single page after all."""
-    chain = {page.offset for page in tif.pages}
+    chain: set[int] = set()
+    for page in tif.pages:
+        if page.offset in chain:
+            raise ReadError(f"{name}: its directories run in a circle; the file is damaged, fetch it again")
+        chain.add(page.offset)
     found = [s for s in tif.series if s.keyframe.offset in chain and not s.keyframe.subfiletype & 0b101]
     if wanted:
         hits = [s for i, s in enumerate(found, 1) if wanted in (str(i), s.name)]
