@@ -239,7 +239,8 @@ def envi(files: Any, after: Path, pixels: Any, wavelengths: Any) -> list[str]:
     except (spectral.io.spyfile.InvalidFileError, spectral.io.envi.EnviException, ValueError, EOFError):
         with quiet(), rasterio.open(after) as file:
             seen = file.read()
-        return wrong + ([] if np.array_equal(seen, pixels, equal_nan=pixels.dtype.kind == "f") else ["pixels by rasterio"])
+        same = np.array_equal(seen, pixels, equal_nan=pixels.dtype.kind == "f")
+        return wrong + ([] if same else ["pixels by rasterio"])
     if not np.array_equal(seen, pixels, equal_nan=pixels.dtype.kind == "f"):
         wrong.append("pixels by spectral")
     centres = image.bands.centers

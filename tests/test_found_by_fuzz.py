@@ -122,7 +122,7 @@ def test_a_scene_without_any_noise(tmp_path: Path) -> None:
 def test_an_esri_header_of_a_short_file_says_that_it_is_short(tmp_path: Path) -> None:
     (tmp_path / "a.hdr").write_text("NROWS 20\nNCOLS 20\nNBANDS 1\nNBITS 8\nLAYOUT BIL\n")
     (tmp_path / "a.bil").write_bytes(bytes(100))
-    with pytest.raises(ReadError, match="truncated|too small"):
+    with pytest.raises(ReadError, match=r"truncated|too small"):
         open_cube(tmp_path / "a.hdr")
 
 

@@ -40,7 +40,8 @@ VALUES = ["", "0", "-0", "-1", "1", "2", "3.0", "5", "10", "12", "4", "6", "99",
           "ENVI Spectral Library", "ENVI Classification", "TIFF", "{Arbitrary, 1, 1, 0, 0, 1, 1}",
           "{UTM, 1, 1, 5e5, 4e6, 30, 30, 99, North, WGS-84}", "{Geographic Lat/Lon, 1, 1, 10, 50, 1e-3, 1e-3}",
           "{UTM, 1.5, 1.5, 5e5, 4e6, 30, 20, 33, North, WGS-84, rotation=30}", "{PROJCS[}",
-          "{Nope, nan, 1, inf, 0, 0, 1e999}", "{" + "9" * 400 + "}", "{" + "1, " * 70_000 + "1}", "1" * 5000]  # fmt: skip
+          "{Nope, nan, 1, inf, 0, 0, 1e999}", "{" + "9" * 400 + "}", "{" + "1, " * 70_000 + "1}",
+          "1" * 5000]  # fmt: skip
 OPTIONS: list[dict[str, Any]] = [{}, {}, {}, {"nodata": "0"}, {"nodata": "1e99"}, {"allow_large": True}]
 
 

@@ -1,4 +1,4 @@
-"""Headers that announce more than there is or than fits: refused before a pixel is read, with the size and a way out."""
+"""Headers that announce more than there is or than fits: refused before a pixel is read, with size and way out."""
 
 from __future__ import annotations
 

@@ -180,7 +180,8 @@ def _open_envi(name: str, data: str, header: str, options: ReadOptions) -> Cube:
     what = sniff.kind(data)
     if what == "git-LFS pointer":
         raise ReadError(f"{data}: {_FAULTS[what]}")
-    if what == "TIFF" and envi.announced(header) != os.path.getsize(data):  # 'file type = TIFF', or the sidecar header of a DESIS product
+    if what == "TIFF" and envi.announced(header) != os.path.getsize(data):
+        # 'file type = TIFF', or the sidecar header of a DESIS product
         return raster.open_raster(data, allow_large=options.allow_large)
     return envi.open_envi(name, data, header)
 

@@ -23,8 +23,8 @@ _LOSSLESS = {5: "LZW", 8: "DEFLATE", 32773: "PACKBITS", 32946: "DEFLATE", 34925:
 _GDAL_METADATA, _DESCRIPTION = 42112, 270
 _STALE = re.compile(r'[ \t]*<Item [^>]*(?:domain="HSIDENOISE"|name="STATISTICS_)[^>]*>[^<]*</Item>\n?')
 # What describes stored pixels, tables of lossy codecs and other directories; the writer makes or leaves out these.
-_OWN = {254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 282, 283, 284, 296, 317, 320, 322, 323, 324, 325, 330, 338,
-        339, 347, 400, 512, 513, 514, 530, 531, 532, 32997, 32998, 34665, 34853, 40965}  # fmt: skip
+_OWN = {254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 282, 283, 284, 296, 317, 320, 322, 323, 324, 325, 330,
+        338, 339, 347, 400, 512, 513, 514, 530, 531, 532, 32997, 32998, 34665, 34853, 40965}  # fmt: skip
 _POINTERS = (13, 18)
 # Where one directory stood for all pages, what it says is said once.
 _FIRST = {_DESCRIPTION, _GDAL_METADATA, 50838, 50839}
@@ -96,7 +96,7 @@ class PagesCopy:
 
 def _storage(page: Any) -> dict[str, Any]:
     """How the pixels of a page are stored, as arguments of tifffile's writer."""
-    photometric = int(page.photometric) if page.photometric in (0, 1) else 1
+    photometric = int(page.photometric) if 262 in page.tags and page.photometric in (0, 1) else 1
     found: dict[str, Any] = {"photometric": photometric}
     if page.is_tiled:
         found["tile"] = (page.tilelength, page.tilewidth)
