@@ -27,7 +27,7 @@ from corpus import FILES, OPTIONS
 from scenes import quiet
 
 LARGE = 4_000_000  # samples; larger scenes are opened and read in part, not copied
-QUICK = 300_000  # samples; scenes up to this are denoised, too
+QUICK = 50_000  # samples; scenes up to this are denoised, too
 SECONDS = 60
 
 
