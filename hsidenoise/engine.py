@@ -17,6 +17,8 @@ from .tiles import StripBuffer, plan, smallest_size
 
 #: Pixels blended around a seam.
 FEATHER = 8
+#: Bytes that the plan and the record of one tile take.
+_PLAN_BYTES = 600
 
 
 class Engine:
@@ -126,6 +128,31 @@ def automatic_tile(cube: Cube, engine: Engine) -> int:
         return len(tiles) * tiles[0].shape[0] * tiles[0].shape[1]
 
     return min(filter(fits, sizes), key=work)
+
+
+def check_memory(cube: Cube, engine: Engine, tile: int = 0) -> None:
+    """Refuse a scene of which not even the smallest tiles fit this machine, before any pixel is read.
+
+    A header is believed as far as the file is as long as it says, and a sparse file can be as long as anybody likes.
+
+    Raises
+    ------
+    SceneTooLargeError
+        A strip of tiles across the scene, with the plan of all tiles, takes more memory than is free.
+    """
+    bands, rows, cols = cube.shape
+    edge = tile or max(engine.smallest, 64)
+    step = max(edge - 2 * engine.card.halo - FEATHER, 1)
+    need = 8 * bands * min(rows, edge) * cols + _PLAN_BYTES * (-(-rows // step)) * (-(-cols // step))
+    if engine.device.type == "cpu":
+        need += tile_bytes(engine, bands, min(edge, max(rows, cols)))
+    free = free_memory(torch.device("cpu"))
+    if need > free:
+        raise SceneTooLargeError(
+            f"{cube.name}: {bands} bands of {rows} x {cols} pixels take {need / 2**30:.1f} GiB of memory even in tiles "
+            f"of {edge} pixels, and {free / 2**30:.1f} GiB are free; free some, or cut the scene into smaller parts "
+            "(gdal_translate -srcwin)"
+        )
 
 
 def tile_bytes(engine: Engine, bands: int, size: int) -> int:

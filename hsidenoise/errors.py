@@ -22,10 +22,23 @@ Only the command line catches them: one line on stderr, then the exit code.
 """
 
 
+_LONGEST = 900
+
+
+def _line(text: str) -> str:
+    """One line for a terminal: a damaged file may have put control characters into it, or pages of text."""
+    shown = "".join(c if c.isprintable() else " " for c in text)
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST * 2 // 3]} ... {shown[-_LONGEST // 3 :]}"
+
+
 class HSIDenoiseError(Exception):
     """Root of all deliberate failures; the message is one line that names file, fault and way out."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """The message, fit to be printed."""
+        return _line(super().__str__())
 
 
 class UsageError(HSIDenoiseError, ValueError):
@@ -68,6 +81,10 @@ class TrainingError(HSIDenoiseError, ValueError):
 
 class HSIDenoiseWarning(UserWarning):
     """Root of all warnings."""
+
+    def __str__(self) -> str:
+        """The message, fit to be printed."""
+        return _line(super().__str__())
 
 
 class MetadataWarning(HSIDenoiseWarning):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from . import probe
 from .cube import Cube
-from .engine import FEATHER, Engine, automatic_tile
+from .engine import FEATHER, Engine, automatic_tile, check_memory
 from .errors import UsageError
 from .frontends import FrontEnd, Windows, eigen_images, examine, sharpened
 from .spectral import Normalisation, windows
@@ -72,7 +72,16 @@ def select_bands(text: str, count: int) -> set[int]:
 
 
 def prepare(cube: Cube, chosen: set[int], engine: Engine, tile: int) -> Job:
-    """Survey the scene and decide what is done to it."""
+    """Survey the scene and decide what is done to it.
+
+    Raises
+    ------
+    SceneTooLargeError
+        Not even the smallest tiles fit this machine's memory.
+    UsageError
+        `tile` is too small for the model.
+    """
+    check_memory(cube, engine, tile)
     size = tile or automatic_tile(cube, engine)
     tiles = plan(*cube.shape[1:], size, halo=engine.card.halo, feather=FEATHER, align=engine.align)
     found = survey(cube)

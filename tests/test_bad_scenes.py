@@ -18,6 +18,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import rasterio
@@ -30,7 +31,10 @@ pytestmark = [
     pytest.mark.skipif(not BAD.is_dir(), reason="the folder of sample files is not beside the project"),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
 ]
-FOLDERS = ["tiff", "envi_hdr_without_data", "envi_lfs", "derived/envi", "derived/tif"]
+FOLDERS = [
+    "tiff", "envi_hdr_without_data", "envi_lfs", "ehdr", "hdf4", "hdf5", "jp2", "mat", "netcdf", "derived/envi",
+    "derived/hdf", "derived/mat", "derived/tif",
+]  # fmt: skip
 SECONDS, MEGABYTES = 10, 500
 
 # Files that can be read after all: what is odd about each, and the warning that says so.
@@ -88,13 +92,17 @@ READABLE = {
     "derived/envi/wl_unsorted.hdr": ("bands out of order", ""),
     "derived/envi/wrong_byte_order.hdr": ("nobody can know that it lies", ""),
     "derived/envi/xystart.hdr": ("cut out of a larger image", ""),
+    # The name says one format, the bytes another.
+    "derived/hdf/hdf4_named.h5": ("HDF4", ""),
+    "derived/hdf/hdf5_named.hdf": ("HDF5", ""),
+    "derived/hdf/renamed_tif.nc": ("TIFF", ""),
     # Two data files fit one header; given the data file, there is no doubt.
     "derived/envi/two.img": ("", ""),
     "derived/envi/two.dat": ("", ""),
 }
 # What the line says of the others, where the fault is not simply that it is cut short or damaged.
 SAYS = {
-    "tiff/huge4GB.tif": "not credible, the header is damaged",
+    "tiff/huge4GB.tif": "not credible; the header is damaged, or give --allow-large",
     "tiff/uint33.tif": "Unsupported TIFF configuration",
     "tiff/unknown_compression.tif": "missing codec of code 65535",
     "derived/envi/two.hdr": "several data files could belong to this header.*give the data file itself",
@@ -103,6 +111,20 @@ SAYS = {
     "derived/envi/short_by_1.hdr": "truncated: 799 bytes where the header announces 800",
     "derived/envi/no_data.hdr": "there is no data file beside this header",
     "derived/envi/no_hdr.img": "nor raw data with an ENVI header",
+    "derived/hdf/prisma_bitrot.he5": "damaged, its pixels cannot be read",
+    "derived/hdf/prisma_trunc.he5": "truncated: 787070 bytes where the file itself says 1180606; fetch it again",
+    "derived/mat/hdr128.mat": "without variables",
+    "derived/mat/v5_trunc.mat": "truncated.*fetch it again",
+    "derived/mat/v73_no_userblock.mat": "give --axes",
+    "ehdr/truncated.hdr": "too small|truncated",
+    "hdf5/no_band.h5": "choose one with --variable",
+    "mat/PaviaU.mat": "is a text file",
+    "mat/bad_miuint32.mat": "damaged: a variable of size",
+    "mat/debigged_m4.mat": "truncated",
+    "mat/malformed1.mat": "truncated",
+    "mat/test_skip_variable.mat": "--axes yx",
+    "mat/wdc_cropped.mat": "run 'git lfs pull'",
+    "netcdf/byte_truncated.nc": "truncated",
     "derived/tif/html_login_page.tif": "HTML page.*the download failed, fetch it again",
     "derived/tif/lfs_pointer.tif": "run 'git lfs pull'",
     "derived/tif/trunc50.tif": "fetch it again",
@@ -204,7 +226,15 @@ def test_a_user_sees_the_same(name: str, code: int, tmp_path: Path) -> None:
 
 def expected(name: str) -> NDArray[Any]:
     """What the file holds: as GDAL reads a TIFF; ENVI files of the set hold 0, 1, 2 ... in file order."""
-    if name.startswith("tiff/"):
+    if name.endswith("hdf4_named.h5"):
+        from pyhdf.SD import SD
+
+        return SD(str(BAD / name)).select(0).get().transpose(1, 0, 2)
+    if name.endswith("hdf5_named.hdf"):
+        with h5py.File(BAD / name) as file:
+            fields = file["HDFEOS/SWATHS/PRS_L2D_HCO/Data Fields"]
+            return np.concatenate([fields[f"{part}_Cube"][:].transpose(1, 0, 2) for part in ("VNIR", "SWIR")])
+    if name.startswith("tiff/") or name.endswith("renamed_tif.nc"):
         with quiet(), rasterio.open(BAD / name) as file:
             return file.read()
     stem = Path(name).name.split(".")[0]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ _FAULTS = {
     "git-LFS pointer": "is a git-LFS pointer, not the file itself; run 'git lfs pull'",
     "HTML page": "is an HTML page saved under this name; the download failed, fetch it again",
     "gzip": "is gzip-compressed; unpack it with gunzip first, or read it as /vsigzip/{name}",
+    "tar": "is a tar archive; unpack it, or name the image in it as /vsitar/{name}/image.tif",
     "zip": "is a zip archive; unpack it, or name the image in it as /vsizip/{name}/image.tif",
 }
 
@@ -100,7 +102,7 @@ def _open(name: str, options: ReadOptions) -> Cube:
         _refuse_arrays(name, options)
         if options.header:
             raise UsageError(f"{name}: --header is for raw files on this machine's disks; leave it out")
-        return raster.open_raster(name)
+        return raster.open_raster(name, allow_large=options.allow_large)
     if options.header:
         _refuse_arrays(name, options)
         return raw.open_raw(name, os.fspath(options.header))
@@ -108,35 +110,39 @@ def _open(name: str, options: ReadOptions) -> Cube:
     if what == "folder" or (what == "text" and _is_metadata(name)):
         from . import folder
 
-        return folder.open_folder(name, options, open_cube)
+        return folder.open_folder(name, options, partial(open_cube, allow_large=options.allow_large))
+    found = envi.header_of(name) if what not in ("folder", "ENVI header") else None
+    if found and envi.announced(found) == os.path.getsize(name):
+        # Raw pixels can begin with any bytes, magic ones too; a header that fits to the byte is no chance.
+        _refuse_arrays(name, options)
+        return envi.open_envi(name, name, found)
     if what in _ARRAYS:
         module, function = _ARRAYS[what]
         reader: Callable[[str, ReadOptions], Cube] = getattr(import_module(f".{module}", __name__), function)
         return reader(name, options)
     _refuse_arrays(name, options)
     if what == "ENVI header":
-        return _open_envi(name, envi.data_of(name), name)
+        return _open_envi(name, envi.data_of(name), name, options)
     if what in ("git-LFS pointer", "HTML page"):
         raise ReadError(f"{name}: {_FAULTS[what]}")
     if what in ("JP2", "VRT"):
-        return raster.open_raster(name)
-    # Raw pixels can begin with any bytes, so a header decides before the rest of the magic does.
-    found = envi.header_of(name)
-    if found:
-        return _open_envi(name, name, found)
+        return raster.open_raster(name, allow_large=options.allow_large)
+    if found:  # a header beside the file decides before the rest of the magic does
+        return _open_envi(name, name, found, options)
     aviris = raw.open_aviris(name, options)
     if aviris:
         return aviris
     if what in _FAULTS:
         raise ReadError(f"{name}: {_FAULTS[what].format(name=name)}")
+    plain = _esri_data(name) if name.lower().endswith(".hdr") else name
     try:
-        return raster.open_raster(_esri_data(name) if name.lower().endswith(".hdr") else name)
+        return raster.open_raster(plain, allow_large=options.allow_large)
     except UnsupportedError:
         raise
     except ReadError as error:
-        if name.lower().endswith(".hdr"):
+        if name.lower().endswith(".hdr") and plain == name:
             raise ReadError(f"{name}: neither an ENVI header (its first line is not ENVI) nor an ESRI one") from error
-        if what == "text":
+        if what == "text" and plain == name:
             raise ReadError(f"{name}: is a text file, no raster") from error
         if "not recognized" not in str(error):
             raise
@@ -166,14 +172,15 @@ def _esri_data(header: str) -> str:
     return next(filter(os.path.isfile, candidates), header)
 
 
-def _open_envi(name: str, data: str, header: str) -> Cube:
+def _open_envi(name: str, data: str, header: str, options: ReadOptions) -> Cube:
     from . import envi, raster, sniff
 
     what = sniff.kind(data)
     if what == "git-LFS pointer":
         raise ReadError(f"{data}: {_FAULTS[what]}")
-    if what == "TIFF":  # 'file type = TIFF', or the sidecar header of a DESIS product
-        return raster.open_raster(data)
+    if what == "TIFF" and envi.announced(header) != os.path.getsize(data):
+        # 'file type = TIFF', or the sidecar header of a DESIS product
+        return raster.open_raster(data, allow_large=options.allow_large)
     return envi.open_envi(name, data, header)
 
 

@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 
 from ..bands import from_envi, split_list
 from ..cube import Cube, Window
-from ..errors import MetadataWarning, ReadError, UnsupportedError, UsageError
+from ..errors import MetadataWarning, ReadError, SceneTooLargeError, UnsupportedError, UsageError
 from . import georef, header, nodata
 
 DTYPES = {1: "uint8", 2: "int16", 3: "int32", 4: "float32", 5: "float64", 12: "uint16", 13: "uint32", 14: "int64",
           15: "uint64"}  # fmt: skip
 DATA_SUFFIXES = (".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".bin", ".hyspex", ".cube")
 _ORDERS = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "bip": (1, 2, 0)}
+_MOST_BANDS = 65_536  # what GDAL and TIFF can count, far beyond any spectrometer
 _DEFLATE_LIMIT = 1040  # no deflate stream expands further
 
 
@@ -55,7 +56,7 @@ def data_of(path: str) -> str:
     if os.path.isfile(stem):
         return stem
     found = [p for p in (stem + s for x in DATA_SUFFIXES for s in (x, x.upper())) if os.path.isfile(p)]
-    size = _announced(path)
+    size = announced(path)
     if not found:
         # Any other suffix will do if its size is right to the byte; a TIFF beside its own sidecar header always does.
         folder, base = os.path.split(stem)
@@ -71,11 +72,12 @@ def data_of(path: str) -> str:
     return (fitting or found)[0]
 
 
-def _announced(path: str) -> int | None:
+def announced(path: str) -> int | None:
+    """Bytes of data that a header announces; ``None`` where it is not understood."""
     keys = header.read(path).keys()
     try:
         shape, dtype, offset = _layout(keys, path)[:3]
-    except ReadError:
+    except (ReadError, SceneTooLargeError):
         return None
     return offset + math.prod(shape) * np.dtype(dtype).itemsize
 
@@ -100,6 +102,8 @@ def _layout(keys: Mapping[str, str], name: str) -> tuple[tuple[int, int, int], s
     if code not in DTYPES:
         raise ReadError(f"{name}: ENVI data type {code} is not one of {', '.join(map(str, DTYPES))}")
     bands, rows, cols = (_integer(keys, key, name, 1) for key in ("bands", "lines", "samples"))
+    if bands > _MOST_BANDS:
+        raise SceneTooLargeError(f"{name}: the ENVI header announces {bands} bands, more than {_MOST_BANDS} are none")
     offset = _integer(keys, "header offset", name, 0) if keys.get("header offset") else 0
     interleave = keys.get("interleave", "").strip("{} ").lower()
     if interleave and interleave not in _ORDERS:
@@ -117,6 +121,8 @@ def open_envi(name: str, data: str, header_path: str) -> Cube:
     ------
     ReadError
         The header lacks something, or the data file is shorter than it says.
+    SceneTooLargeError
+        More bands than there can be.
     UnsupportedError
         Spectral libraries, classifications, complex pixels.
     """

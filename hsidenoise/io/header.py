@@ -73,12 +73,13 @@ def parse(data: bytes, name: str) -> Header:
             continue
         value = value.strip()
         if value.startswith("{"):
-            while "}" not in value:
+            parts = [value]
+            while "}" not in parts[-1]:
                 if at == len(lines):
                     raise ReadError(f"{name}: the brace after '{key.strip()}' is never closed; the header is cut short")
-                value += "\n" + lines[at]
+                parts.append(lines[at])
                 at += 1
-            value = value[: value.index("}") + 1]
+            value = "\n".join(parts).partition("}")[0] + "}"
         name_ = " ".join(key.replace("_", " ").lower().split())
         entries.append(Entry(name_, value, "\n".join(lines[first:at])))
     return Header(tuple(entries), encoding)

@@ -25,7 +25,7 @@ from ..cube import Cube, Window
 from ..errors import MetadataWarning, ReadError, SceneTooLargeError, UnsupportedError, UsageError
 from ..settings import ReadOptions
 from . import gdal, raster, sidecars, slots, tiffcheck
-from .planes import Planes, dataset
+from .planes import Planes, dataset, full
 from .write_pages import PagesCopy
 
 # tifffile reports what it cannot parse to its logger; without any handler Python would print that.
@@ -59,12 +59,14 @@ def open_tiff(name: str, options: ReadOptions) -> Cube:
         hidden = source.driver == "GTiff" and source.count == 1 and text.startswith(_LAYOUT[:2])
     if options.shape:
         raise UsageError(f"{name}: --shape is for pixels along one axis; a TIFF has rows and columns, leave it out")
+    wrong = False  # whether the description lays out more than is taken
     if several or hidden:
         try:
             with tifffile.TiffFile(name) as tif:
                 series = _choose(name, tif, options.variable, several)
                 if series is not None:
                     return _open(name, tif, series, options)
+                wrong = any(math.prod(s.shape) > math.prod(s.keyframe.shape) for s in tif.series)
         except (ReadError, UsageError, SceneTooLargeError):
             raise
         except _DAMAGE as error:
@@ -72,12 +74,17 @@ def open_tiff(name: str, options: ReadOptions) -> Cube:
     for option in ("variable", "axes"):
         if getattr(options, option):
             raise UsageError(f"{name}: --{option} is for files of several arrays or pages; leave it out")
-    return raster.open_raster(name)
+    cube = raster.open_raster(name, allow_large=options.allow_large)
+    return replace(cube, tags=_without_layout(cube)) if wrong else cube
 
 
 def _choose(name: str, tif: Any, wanted: str, several: bool) -> Any:
     """The stack of pages that is the cube; ``None`` where the file is a single page after all."""
-    chain = {page.offset for page in tif.pages}
+    chain: set[int] = set()
+    for page in tif.pages:
+        if page.offset in chain:
+            raise ReadError(f"{name}: its directories run in a circle; the file is damaged, fetch it again")
+        chain.add(page.offset)
     found = [s for s in tif.series if s.keyframe.offset in chain and not s.keyframe.subfiletype & 0b101]
     if wanted:
         hits = [s for i, s in enumerate(found, 1) if wanted in (str(i), s.name)]
@@ -114,7 +121,7 @@ def _open(name: str, tif: Any, series: Any, options: ReadOptions) -> Cube:
         )
     slot = _slot(name, series, options.axes)
     _check(name, tif, series, options.allow_large)
-    first = raster.open_raster(name, dataset(name, page.offset))
+    first = raster.open_raster(name, dataset(name, page.offset), allow_large=options.allow_large)
     try:
         planes = Planes(name, series, first.dtype)
         return _cube(name, tif, series, slot, first, planes)
@@ -173,13 +180,10 @@ def _cube(name: str, tif: Any, series: Any, slot: slots.Slot, first: Cube, plane
     band_tags, scale, offset = ({},) * count, first.scale * count, first.offset * count
     names: tuple[str | None, ...] = (None,) * count
     if len(pages) == count and len(series.pages) >= count:
-        chosen = [_full(series.pages[i]) for i in pages]
+        chosen = [full(series.pages[i]) for i in pages]
         band_tags, scale, offset = _facts(name, chosen)
         names = _names(tif, chosen, pages)
-    default = {
-        k: v for k, v in first.tags.get("", {}).items() if k != "TIFFTAG_IMAGEDESCRIPTION" or not v.startswith(_LAYOUT)
-    }
-    tags = {**first.tags, "": default}
+    tags = _without_layout(first)
     bands = from_gtiff(tags, band_tags, names, name)
     side = None if bands.wavelength else sidecars.find(name, (count, rows, cols), bands)
     mask = first.read_mask
@@ -216,15 +220,19 @@ def _cube(name: str, tif: Any, series: Any, slot: slots.Slot, first: Cube, plane
         offset=side.offset or offset if side else offset,
         read_raw=read_raw,
         read_mask=read_mask if mask and slot.axes[1:] == (len(series.shape) - 2, len(series.shape) - 1) else None,
-        tags={ns: items for ns, items in tags.items() if items},
+        tags=tags,
         band_tags=band_tags,
         layout=layout,
         on_close=close,
     )
 
 
-def _full(page: Any) -> Any:
-    return page.aspage() if page.is_frame and not page.is_virtual else page
+def _without_layout(cube: Cube) -> _Tags:
+    """Its tags but for a description of how pages are laid out."""
+    found = {ns: dict(items) for ns, items in cube.tags.items()}
+    if found.get("", {}).get("TIFFTAG_IMAGEDESCRIPTION", "").startswith(_LAYOUT):
+        del found[""]["TIFFTAG_IMAGEDESCRIPTION"]
+    return {ns: items for ns, items in found.items() if items}
 
 
 def _facts(name: str, pages: Sequence[Any]) -> tuple[tuple[_Tags, ...], tuple[float, ...], tuple[float, ...]]:

@@ -49,10 +49,9 @@ class Planes:
         #: One directory stands for all pages: they follow on each other.
         self.shared = len(series.pages) == 1 and self.numbers.size > 1
         step = plane * self._stored.itemsize if self.shared else 0
-        pages = list(series.pages) * (self.numbers.size if step else 1)
-        plain = series.keyframe.is_contiguous and series.keyframe.fillorder == 1
+        pages = [full(p) for p in series.pages] * (self.numbers.size if step else 1)
         self._at = [
-            int(p.dataoffsets[0]) + i * step if plain and _contiguous(p, plane * self._stored.itemsize) else -1
+            int(p.dataoffsets[0]) + i * step if _plain(p, series.keyframe, plane * self._stored.itemsize) else -1
             for i, p in enumerate(pages)
         ]
         self.directories = [int(p.offset) for p in pages]
@@ -111,10 +110,18 @@ class Planes:
             self._file.close()
 
 
-def _contiguous(page: Any, size: int) -> bool:
-    """Whether a page's pixels lie in one piece; those of frames are compressed as their first page's are."""
+def full(page: Any) -> Any:
+    """A page as its own directory describes it; tifffile takes those of a stack to be like the first one."""
+    return page.aspage() if page.is_frame and not page.is_virtual else page
+
+
+def _plain(page: Any, first: Any, size: int) -> bool:
+    """Whether a page is like the first one, and its pixels lie in one piece as they are."""
     offsets, counts = page.dataoffsets, page.databytecounts
+    like = first if page.is_frame else page
+    if (like.shape, like.dtype) != (first.shape, first.dtype) or not like.is_contiguous or like.fillorder != 1:
+        return False
+    if not offsets or offsets[0] <= 0 or sum(counts) < size:
+        return False
     ends = [o + n for o, n in zip(offsets, counts, strict=False)]
-    return bool(offsets) and offsets[0] > 0 and (len(offsets) == 1 or (
-        sum(counts) == size and ends[:-1] == list(offsets[1:])
-    ))
+    return len(offsets) == 1 or (sum(counts) == size and ends[:-1] == list(offsets[1:]))

@@ -24,8 +24,10 @@ _DERIVED = {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "RPC", "Loc
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
-def open_raster(name: str, dataset: str = "") -> Cube:
+def open_raster(name: str, dataset: str = "", *, allow_large: bool = False) -> Cube:
     """Open a raster through GDAL; `name` may be a path or any GDAL name, `dataset` GDAL's name of a part of it.
+
+    With `allow_large` its header may announce far more than the file holds.
 
     Raises
     ------
@@ -34,11 +36,13 @@ def open_raster(name: str, dataset: str = "") -> Cube:
     UnsupportedError
         A container without pixels of its own, several pages, complex, paletted or mixed pixels.
     SceneTooLargeError
-        The header announces absurdly more than the file can hold.
+        The header announces absurdly more than the file can hold, and `allow_large` does not say that it may.
     """
     with gdal.environment(), gdal.reading(name, "cannot be opened"):
         source = rasterio.open(dataset or name)
         try:
+            _refuse(name, source)
+            tiffcheck.check(name, source, allow_large=allow_large)
             return _describe(name, source)
         except BaseException:
             source.close()
@@ -46,7 +50,6 @@ def open_raster(name: str, dataset: str = "") -> Cube:
 
 
 def _describe(name: str, source: rasterio.DatasetReader) -> Cube:
-    _refuse(name, source)
     count = source.count
     structure = source.tags(ns="IMAGE_STRUCTURE")
     dtype = source.dtypes[0]
@@ -136,7 +139,6 @@ def _refuse(name: str, source: rasterio.DatasetReader) -> None:
     bits = source.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
     if ColorInterp.palette in source.colorinterp and bits != "1":
         raise UnsupportedError(f"{name}: a colour table turns its pixels into class numbers, not measurements")
-    tiffcheck.check(name, source)
 
 
 def _mask_kind(source: rasterio.DatasetReader, alpha: bool) -> str:

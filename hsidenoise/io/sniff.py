@@ -54,6 +54,8 @@ def kind(path: str) -> str:
     for magic, what in _MAGIC:
         if start.startswith(magic):
             return what
+    if start[257:262] == b"ustar":
+        return "tar"
     if start[124:128] in (b"\0\1IM", b"\1\0MI") or mat4.head(start):  # the text before that mark is free
         return "MATLAB"
     if header.is_header(start):

@@ -18,7 +18,7 @@ _MOST_BLOCKS = 20_000
 _SPLIT = 2_000  # rows beyond which GDAL shows a single strip as blocks of one row, of which only the first is stored
 
 
-def check(name: str, source: rasterio.DatasetReader, *, sparse: bool = True) -> None:
+def check(name: str, source: rasterio.DatasetReader, *, sparse: bool = True, allow_large: bool = False) -> None:
     """Compare what the header announces with the file; blocks may be missing, and mean nodata, where it is `sparse`.
 
     Raises
@@ -26,7 +26,8 @@ def check(name: str, source: rasterio.DatasetReader, *, sparse: bool = True) -> 
     ReadError
         A strip or tile lies beyond the end of the file, or is missing.
     SceneTooLargeError
-        More than 1 GiB announced and more than 50,000 times the file's own size, or single blocks above 2 GiB.
+        More than 1 GiB announced and more than 50,000 times the size of the file (of a VRT: of all local files it
+        names), unless `allow_large`; or single blocks above 2 GiB.
     """
     if not os.path.isfile(name):
         return
@@ -34,10 +35,11 @@ def check(name: str, source: rasterio.DatasetReader, *, sparse: bool = True) -> 
     itemsize = np.dtype(source.dtypes[0]).itemsize
     announced = math.prod((source.count, *source.shape)) * itemsize
     text = f"{source.count} bands of {source.height} x {source.width}"
-    if announced > CREDIBLE and announced > RATIO * size and source.driver != "VRT":
+    held = _vrt_bytes(source) if source.driver == "VRT" and announced > CREDIBLE else size
+    if not allow_large and announced > CREDIBLE and held is not None and announced > RATIO * held:
         raise SceneTooLargeError(
-            f"{name}: announces {text} pixels, {announced / 2**30:.1f} GiB, in a file of {size} bytes; "
-            f"more than {RATIO} times its size is not credible, the header is damaged"
+            f"{name}: announces {text} pixels, {announced / 2**30:.1f} GiB, in {held} bytes; more than {RATIO} times "
+            "its size is not credible; the header is damaged, or give --allow-large if most of it is really empty"
         )
     pixel = source.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
     block = math.prod(source.block_shapes[0]) * itemsize * (source.count if pixel else 1)
@@ -52,6 +54,13 @@ def check(name: str, source: rasterio.DatasetReader, *, sparse: bool = True) -> 
         bits = int(source.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", itemsize * 8))
         if size < announced // itemsize * bits // 8:
             raise ReadError(f"{name}: truncated: {size} bytes where the header announces {announced}")
+
+
+def _vrt_bytes(source: rasterio.DatasetReader) -> int | None:
+    """Bytes of a VRT and the files it is made of; ``None`` where some are not on this machine's disks."""
+    if any(not os.path.isfile(file) for file in source.files):
+        return None
+    return sum(os.path.getsize(file) for file in source.files)
 
 
 def _blocks(name: str, source: rasterio.DatasetReader, size: int, pixel: bool, sparse: bool) -> None:

@@ -174,7 +174,7 @@ class GTiffSink:
             if (written.count, *written.shape) != (len(self._plan.bands), *self._like.shape[1:]):
                 raise WriteError(f"{self._plan.path}: the file came out with another shape")
             sparse = self._plan.co.get("SPARSE_OK", "").upper() in ("YES", "TRUE", "ON", "1")
-            tiffcheck.check(path, written, sparse=sparse)
+            tiffcheck.check(path, written, sparse=sparse, allow_large=True)
             # GDAL tells where the blocks of bands are, not those of the mask.
             if self._mask_sum and self._mask_sum != _mask_sum(written):
                 raise WriteError(f"{self._plan.path}: the mask did not reach the disk")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import tempfile
 from collections.abc import Mapping
 from typing import IO, Any
@@ -13,7 +14,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from . import slots
+from ..errors import WriteError
+from . import gdal, slots
 from .planes import Planes
 
 _CLASSIC = 2**32 - 2**25  # bytes of pixels that leave room for directories in a file of 32-bit offsets
@@ -21,8 +23,8 @@ _LOSSLESS = {5: "LZW", 8: "DEFLATE", 32773: "PACKBITS", 32946: "DEFLATE", 34925:
 _GDAL_METADATA, _DESCRIPTION = 42112, 270
 _STALE = re.compile(r'[ \t]*<Item [^>]*(?:domain="HSIDENOISE"|name="STATISTICS_)[^>]*>[^<]*</Item>\n?')
 # What describes stored pixels, tables of lossy codecs and other directories; the writer makes or leaves out these.
-_OWN = {254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 282, 283, 284, 296, 317, 322, 323, 324, 325, 330, 338,
-        339, 347, 400, 512, 513, 514, 530, 531, 532, 32997, 32998, 34665, 34853, 40965}  # fmt: skip
+_OWN = {254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 282, 283, 284, 296, 317, 320, 322, 323, 324, 325, 330,
+        338, 339, 347, 400, 512, 513, 514, 530, 531, 532, 32997, 32998, 34665, 34853, 40965}  # fmt: skip
 _POINTERS = (13, 18)
 # Where one directory stood for all pages, what it says is said once.
 _FIRST = {_DESCRIPTION, _GDAL_METADATA, 50838, 50839}
@@ -65,11 +67,19 @@ class PagesCopy:
 
     def _finish(self, provenance: Mapping[str, str] | None) -> None:
         with self._file:
-            if provenance is not None:
+            if provenance is None:
+                return
+            try:
                 self._write(provenance)
+            except (LookupError, ArithmeticError, RuntimeError, struct.error, tifffile.TiffFileError) as error:
+                raise WriteError(
+                    f"{self._name}: tags of its pages are damaged and cannot be copied ({gdal.cause(error)}); "
+                    "choose --of GTiff"
+                ) from error
 
     def _write(self, provenance: Mapping[str, str]) -> None:
         pixels = self._map()
+        storage: dict[str, Any] = {}
         with tifffile.TiffFile(self._name) as tif:
             large = tif.is_bigtiff or pixels.nbytes > _CLASSIC
             order = tif.byteorder
@@ -80,22 +90,18 @@ class PagesCopy:
                     data = pixels[index].astype(self._planes.dtype.newbyteorder(order))
                     hidden = self._planes.shared and number
                     tags = _tags(tif, page, provenance if not number else {}, skip=_FIRST if hidden else set())
-                    target.write(data, **_storage(page), extratags=tags, metadata=None, software=False)
+                    storage = storage or _storage(page)  # one way for all, or readers do not see a stack
+                    target.write(data, **storage, **_resolution(page), extratags=tags, metadata=None, software=False)
 
 
 def _storage(page: Any) -> dict[str, Any]:
-    """How a page's pixels are stored, as arguments of tifffile's writer."""
-    photometric = int(page.photometric) if page.photometric in (0, 1) else 1
+    """How the pixels of a page are stored, as arguments of tifffile's writer."""
+    photometric = int(page.photometric) if 262 in page.tags and page.photometric in (0, 1) else 1
     found: dict[str, Any] = {"photometric": photometric}
-    if 254 in page.tags:
-        found["subfiletype"] = int(page.tags[254].value)
     if page.is_tiled:
         found["tile"] = (page.tilelength, page.tilewidth)
     elif 0 < page.rowsperstrip < page.imagelength:
         found["rowsperstrip"] = page.rowsperstrip
-    if 282 in page.tags and 283 in page.tags:
-        found["resolution"] = (page.tags[282].value, page.tags[283].value)
-        found["resolutionunit"] = int(page.tags[296].value) if 296 in page.tags else 2
     if page.compression == 1:
         return found
     # A lossy codec would put its own noise into what was just denoised.
@@ -103,6 +109,17 @@ def _storage(page: Any) -> dict[str, Any]:
     fits = {2: "iu", 3: "f"}.get(int(page.predictor), "")
     if page.dtype.kind in fits and _LOSSLESS.get(int(page.compression)) and _available("PREDICTORS", page.predictor):
         found["predictor"] = int(page.predictor)
+    return found
+
+
+def _resolution(page: Any) -> dict[str, Any]:
+    """What else of a page the writer wants as arguments."""
+    found: dict[str, Any] = {}
+    if 254 in page.tags:
+        found["subfiletype"] = int(page.tags[254].value)
+    if all(code in page.tags and page.tags[code].dtype == 5 and page.tags[code].count == 1 for code in (282, 283)):
+        found["resolution"] = (page.tags[282].value, page.tags[283].value)
+        found["resolutionunit"] = int(page.tags[296].value) if 296 in page.tags else 2
     return found
 
 
