@@ -97,14 +97,18 @@ class Bands:
         known = [i for i in usable if math.isfinite(self.wavelength[i])]
         unknown = [i for i in usable if not math.isfinite(self.wavelength[i])]
         runs: list[list[int]] = []
-        for detector in self._named_detectors(known) or _detectors(known, self.wavelength):
+        parts = self.by_detector(known)
+        for detector in parts if len(parts) > 1 else _detectors(known, self.wavelength):
             detector = sorted(detector, key=lambda i: self.wavelength[i])
             runs += _split(detector, [self.wavelength[i] for i in detector], least=25.0, multispectral=_CONTIGUOUS)
         runs.sort(key=lambda run: self.wavelength[run[0]])
         return [*runs, *([unknown] if unknown else [])]
 
-    def _named_detectors(self, indices: list[int]) -> list[list[int]]:
-        names = dict.fromkeys(self.detectors[i] for i in indices) if self.detectors else {}
+    def by_detector(self, indices: Sequence[int]) -> list[list[int]]:
+        """Bands apart by the detectors that the product names; all together where it names none."""
+        if not self.detectors:
+            return [list(indices)] if indices else []
+        names = dict.fromkeys(self.detectors[i] for i in indices)
         return [[i for i in indices if self.detectors[i] == name] for name in names]
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from . import probe
 from .cube import Cube
+from .detectors import Detectors
 from .engine import FEATHER, Engine, automatic_tile, check_memory
 from .errors import UsageError
 from .frontends import FrontEnd, Windows, eigen_images, examine, sharpened
@@ -113,7 +114,7 @@ Decision = tuple[FrontEnd, NDArray[np.float64], dict[int, str], NDArray[np.float
 
 
 def _eigen(cube: Cube, found: Survey, passed: dict[int, str], others: set[int], engine: Engine) -> Decision:
-    """All usable bands together; those not selected still guide the others."""
+    """All usable bands of a detector together; those not selected still guide the others."""
     reasons = _unknown(found, passed)
     reach = FAR * np.fmax(found.high - found.low, 10 * found.sigma)
     limits = np.stack([found.low - reach, found.high + reach])
@@ -122,9 +123,14 @@ def _eigen(cube: Cube, found: Survey, passed: dict[int, str], others: set[int], 
     sigma = found.sigma.copy()
     if not set(bands) - set(reasons):
         return Windows((), [], [], None, sigma, found.low, limits), sigma, reasons, limits
-    front = sharpened(eigen_images(cube, bands, found, limits, engine.model.bands), cube, engine)
-    sigma[bands] = front.eigen.sigma
-    return front, sigma, reasons, limits
+    front = Detectors(
+        tuple(
+            sharpened(eigen_images(cube, part, found, limits, engine.model.bands), cube, engine)
+            for part in cube.bands.by_detector(bands)
+        )
+    )
+    sigma[front.bands] = front.sigma
+    return front if len(front.fronts) > 1 else front.fronts[0], sigma, reasons, limits
 
 
 def _unknown(found: Survey, passed: dict[int, str]) -> dict[int, str]:
