@@ -89,8 +89,8 @@ def archive(folder: Path, count: int, broken: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, cube(i, 16, 32))
     for k in range(broken):
-        i = k * count // broken
-        breakage(folder / f"{i // 100:02}" / f"scene_{i:04}.{FORMATS[i % len(FORMATS)]}", k % 5)
+        i = k * count // broken + k % len(FORMATS)
+        breakage(folder / f"{i // 100:02}" / f"scene_{i:04}.{FORMATS[i % len(FORMATS)]}", k // len(FORMATS) % 5)
 
 
 def batch(scenes: Path, out: Path, jobs: int) -> tuple[int, dict[str, object], float, float]:
