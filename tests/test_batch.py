@@ -158,6 +158,10 @@ def test_a_file_of_somebody_else_is_not_replaced(tmp_path: Path, weights: str) -
     assert found["failed"] == 1
     assert "--overwrite" in found["failures"][0]["error"]
     assert (out / "a.tif").read_bytes() == b"precious"
+    # A crash must not turn it into the batch's own: its start was never recorded.
+    assert [r["status"] for r in records(out)] == ["failed"]
+    assert batch([str(source)], out, model=weights, jobs=1, quiet=True)["failed"] == 1
+    assert (out / "a.tif").read_bytes() == b"precious"
     assert batch([str(source)], out, model=weights, jobs=1, quiet=True, overwrite=True)["done"] == 1
 
 

@@ -28,6 +28,7 @@ from hsidenoise.cube import Window
 from hsidenoise.errors import (
     GuessedUnitsWarning,
     HSIDenoiseError,
+    HSIDenoiseWarning,
     MetadataWarning,
     ReadError,
     SceneTooLargeError,
@@ -750,10 +751,14 @@ CHOICES = {
 NO_SCENES = {"complex.nc", "ubyte.nc"}  # complex values; a single axis
 
 
-@pytest.mark.filterwarnings("ignore::hsidenoise.errors.MetadataWarning")
-@pytest.mark.filterwarnings("ignore::hsidenoise.errors.GuessedUnitsWarning")
 def test_files_of_others_come_back(shared: Path, tmp_path: Path) -> None:
-    folder = shared / "files" / "good" / "netcdf"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        _come_back(shared / "files" / "good" / "netcdf", tmp_path)
+    assert all(issubclass(w.category, HSIDenoiseWarning) for w in said), [str(w.message) for w in said]
+
+
+def _come_back(folder: Path, tmp_path: Path) -> None:
     seen = 0
     for path in sorted(folder.glob("*.nc") if folder.is_dir() else []):
         if path.name in NO_SCENES:

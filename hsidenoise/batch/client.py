@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, progress
-from ..errors import HSIDenoiseError, UsageError
+from ..errors import HSIDenoiseError, OutputExistsError, UsageError
 from ..settings import BatchOptions, DenoiseOptions, RunOptions, to_dict
 from . import page
 from .manifest import NAME, Claim, Manifest, identity, same
@@ -177,6 +177,9 @@ class Client:
         if os.path.commonpath([real, top]) != top:
             raise UsageError(f"{output}: a link leads out of {self.folder}")
         ours = self.ours(scene)
+        # Before its start is recorded: after a crash that record makes whatever lies here the batch's own.
+        if os.path.lexists(output) and not (ours or self.options.overwrite):
+            raise OutputExistsError(f"{output}: exists and no batch wrote it; move it away or give --overwrite")
         for stale in output.parent.glob(f".{glob.escape(output.name)}.*.part*"):
             stale.unlink()
         shared = {f.name: getattr(self.options, f.name) for f in dataclasses.fields(DenoiseOptions)}
