@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from hsidenoise.model import layers
+from hsidenoise.model import layers, winograd
 from hsidenoise.model.atoms import dct_atoms
 from hsidenoise.model.dct import dct
 from hsidenoise.model.decsc import CONFIGS, DECSC, Config, build
@@ -85,17 +86,37 @@ def test_dictionaries_are_strided_convolutions_and_their_transposes(way, size, s
 )
 def test_winograd_is_the_convolution(shape):
     torch.manual_seed(4)
-    *size, channels, out = shape
-    x, bias = torch.randn(*size, channels), torch.randn(out)
-    kernel = torch.randn(out, channels, 3, 3, 3) / (27 * channels) ** 0.5
-    with torch.no_grad():
-        assert layers.Convolution.of(kernel, bias).fast
-        found = layers.Convolution.of(kernel, bias)(x)
-    slow = layers.Convolution.of(kernel, bias)
-    assert not slow.fast, "gradients take the plain way"
+    *size, channels, found = shape
+    x, bias = torch.randn(*size, channels), torch.randn(found)
+    kernel = torch.randn(found, channels, 3, 3, 3) / (27 * channels) ** 0.5
+    codes = x.transpose(0, 1)
+    sheet, out = winograd.Sheet(codes, channels), winograd.Sheet(codes, found)
+    sheet.inner.copy_(codes)
+    for part, rows in winograd.conv3d(sheet, winograd.transform(kernel), bias, out, winograd.Scratch()):
+        assert torch.equal(part, out.inner[:, :, rows])
     expected = F.conv3d(x.permute(0, 4, 1, 2, 3).double(), kernel.double(), bias.double(), padding=1)
-    torch.testing.assert_close(found.double(), expected.permute(0, 2, 3, 4, 1), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(slow(x), found, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(out.inner.double(), expected.permute(2, 0, 3, 4, 1), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(1, 31, 20, 20), (2, 5, 7, 9), (3, 2, 4, 13), (2, 1, 1, 1)])
+@pytest.mark.parametrize("by_band", [False, True])
+def test_the_fast_enhancement_is_the_plain_one(size, by_band):
+    """Also when called again: what the first call left in its sheets must not matter."""
+    torch.manual_seed(5)
+    net = layers.DetailEnhancement(96)
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    theta = torch.rand(*size[:2], 1, 1, 96) if by_band else torch.rand(96)
+    gate = torch.randn(*size[:2], 1, 1, 96) if by_band else None
+    with torch.no_grad():
+        fast = net.ready()
+    assert isinstance(fast, winograd.Enhancement)
+    plain = net.ready()
+    assert not isinstance(plain, winograd.Enhancement), "gradients take the plain way"
+    for h in torch.randn(2, *size, 96):
+        expected = plain(h, theta, gate)
+        with torch.no_grad():
+            torch.testing.assert_close(fast(h.clone(), theta, gate), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_merged_kernel_is_the_sum_of_five_convolutions():
@@ -200,8 +221,7 @@ def test_one_step_is_equation_20_written_out():
     s1 = network.net1(layers.soft_threshold(s1.permute(0, 2, 3, 1), network.theta_shared)).permute(0, 3, 1, 2)
     r = y - k(s1) - d(h0)
     h1 = h0 + crop(F.conv3d(r[:, None], network.local["analysis"][:, None], stride=(1, 4, 4), padding=(1, 0, 0)))
-    h1 = layers.soft_threshold(h1.permute(0, 2, 3, 4, 1), network.theta_local)
-    h1 = network.net2(h1, network.net2.ready())
+    h1 = network.net2.ready()(h1.permute(0, 2, 3, 4, 1), network.theta_local, None)
     torch.testing.assert_close(found[0], s1.permute(0, 2, 3, 1), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found[1], h1, rtol=1e-4, atol=1e-4)
 

@@ -147,7 +147,7 @@ class Packed(NamedTuple):
     spread_shared: Tensor
     analyse_local: Tensor
     spread_local: Tensor
-    enhancement: tuple[layers.Convolution, layers.Convolution, layers.Convolution]
+    enhancement: layers.Enhancement
     weight: Tensor | None
     theta_shared: Tensor
     theta_local: Tensor
@@ -308,7 +308,7 @@ class DECSC(nn.Module):
         s = s if self.config.shrink == 1 else s * self.config.shrink
         left = minus(left, apply.spread_shared(s - before, packed.spread_shared))  # y - K S - D H, S the new one
         h = apply.analyse_local(weigh(left, packed.weight), packed.analyse_local, h)
-        h = self.net2(layers.soft_threshold(h, packed.theta_local), packed.enhancement, packed.gate)
+        h = packed.enhancement(h, packed.theta_local, packed.gate)
         h = h if self.config.shrink == 1 else h * self.config.shrink
         return s, h
 

@@ -105,9 +105,9 @@ class Gathered:
         )
 
     def shared(self, kernel: Tensor, *, transpose: bool = False) -> Tensor:
-        """(B k^2, shared), or (shared, B k^2)."""
-        ready = self._ordered(kernel).flatten(1)
-        return ready if transpose else ready.T
+        """(B k^2, shared), or (shared, B, k^2)."""
+        ready = self._ordered(kernel)
+        return ready if transpose else ready.flatten(1).T
 
     def local(self, kernel: Tensor, *, transpose: bool = False) -> Tensor:
         """One matrix for each of three bands, (3, 1, k^2, local), or (3, 1, local, k^2)."""
@@ -125,15 +125,20 @@ class Gathered:
 
     def analyse_local(self, image: Tensor, ready: Tensor, codes: Tensor) -> Tensor:
         """See `Dictionaries`."""
-        return _three_bands(self._gather(image), ready, codes)
+        return _add_three_bands(codes.clone(), self._gather(image), ready)
 
     def spread(self, shared: Tensor, ready_shared: Tensor, local: Tensor, ready_local: Tensor) -> Tensor:
         """See `Dictionaries`."""
-        return self._scatter(_three_bands(local, ready_local, self._patches(shared, ready_shared)))
+        return self._scatter(_add_three_bands(self._patches(shared, ready_shared).contiguous(), local, ready_local))
 
     def _patches(self, codes: Tensor, ready: Tensor) -> Tensor:
         """The pixels under each atom, (N, B, h', w', k^2)."""
-        return (codes @ ready).view(*codes.shape[:3], -1, self.size**2).permute(0, 3, 1, 2, 4)
+        n, rows, cols, _ = codes.shape
+        if torch.is_grad_enabled():  # a single product is cheaper to go back through
+            return (codes @ ready.flatten(1)).view(n, rows, cols, -1, self.size**2).permute(0, 3, 1, 2, 4)
+        bands = ready.shape[1]
+        patches = torch.bmm(codes.reshape(1, n * rows * cols, -1).expand(bands, -1, -1), ready.transpose(0, 1))
+        return patches.view(bands, n, rows, cols, -1).transpose(0, 1)
 
     def _ordered(self, kernel: Tensor) -> Tensor:
         return kernel.flatten(2)[:, :, self.order.to(kernel.device)]
@@ -166,16 +171,16 @@ class Gathered:
         return image.flatten(4)
 
 
-def _three_bands(x: Tensor, ready: Tensor, start: Tensor) -> Tensor:
-    """`start`, (N, B, h, w, C'), and (N, B, h, w, C) times a matrix for the band before, itself and the one after."""
+def _add_three_bands(out: Tensor, x: Tensor, ready: Tensor) -> Tensor:
+    """`out`, (N, B, h, w, C'), and added to it (N, B, h, w, C) times a matrix for each of the bands before, here, after."""
     n, bands, h, w, channels = x.shape
-    x = x.reshape(n, -1, channels)
+    x, total = x.reshape(n, -1, channels), out.view(n, bands * h * w, -1)
     before, here, after = ready.expand(-1, n, -1, -1)
-    out = torch.baddbmm(start.reshape(n, bands * h * w, -1), x, here)
+    total.baddbmm_(x, here)
     if bands > 1:
-        out[:, h * w :].baddbmm_(x[:, : -h * w], before)
-        out[:, : -h * w].baddbmm_(x[:, h * w :], after)
-    return out.view(n, bands, h, w, -1)
+        total[:, h * w :].baddbmm_(x[:, : -h * w], before)
+        total[:, : -h * w].baddbmm_(x[:, h * w :], after)
+    return out
 
 
 def pack_kernel(kernel: Tensor, stride: int) -> Tensor:

@@ -6,8 +6,10 @@ and tokens for attention come out without a copy.
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -30,34 +32,6 @@ def conv3d(x: Tensor, kernel: Tensor, bias: Tensor | None = None, padding: tuple
         # PyTorch keeps a lone small sample from oneDNN, and is eight times slower then; two samples go through it.
         return F.conv3d(x.expand(2, -1, -1, -1, -1), kernel, bias, padding=padding)[:1].permute(0, 2, 3, 4, 1)
     return F.conv3d(x, kernel, bias, padding=padding).permute(0, 2, 3, 4, 1)
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """A 3 x 3 x 3 convolution made ready for many calls.
-
-    Parameters
-    ----------
-    kernel
-        (C', C, 3, 3, 3); transformed (`hsidenoise.model.winograd`) where that is `fast`.
-    bias
-        (C',).
-    """
-
-    kernel: Tensor
-    bias: Tensor
-    fast: bool
-
-    @classmethod
-    def of(cls, kernel: Tensor, bias: Tensor) -> Convolution:
-        """By the faster way; gradients take the plain one."""
-        if torch.is_grad_enabled() or not winograd.pays(kernel):
-            return cls(kernel, bias, fast=False)
-        return cls(winograd.transform(kernel), bias, fast=True)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(N, B, h, w, C) to (N, B, h, w, C')."""
-        return winograd.conv3d(x, self.kernel, self.bias) if self.fast else conv3d(x, self.kernel, self.bias)
 
 
 def soft_threshold(x: Tensor, theta: Tensor) -> Tensor:
@@ -149,6 +123,17 @@ class DifferenceConv(nn.Module):
         return total, self.bias.sum(0)
 
 
+class Enhancement(Protocol):
+    """Net2 and the soft threshold before it, made ready for many calls."""
+
+    def __call__(self, h: Tensor, theta: Tensor, gate_bias: Tensor | None) -> Tensor:
+        """Codes (N, B, h, w, C) to the same.
+
+        `h` is the caller's no longer. Thresholds are (C,) or (N, B, 1, 1, C), and so is what is added before the
+        gate's sigmoid.
+        """
+
+
 class DetailEnhancement(nn.Module):
     """Net2: difference convolution, then a voxel-wise gate, on codes (N, B, h, w, C); or on asinh of them."""
 
@@ -159,25 +144,29 @@ class DetailEnhancement(nn.Module):
         self.squeeze = nn.Conv3d(channels, channels // 2, 3, padding=1)
         self.expand = nn.Conv3d(channels // 2, channels, 3, padding=1)
 
-    def ready(self) -> tuple[Convolution, Convolution, Convolution]:
-        """Its convolutions, for many calls of `forward`."""
+    def ready(self) -> Enhancement:
+        """By the faster way."""
         assert self.squeeze.bias is not None
         assert self.expand.bias is not None
-        return (
-            Convolution.of(*self.difference.kernel()),
-            Convolution.of(self.squeeze.weight, self.squeeze.bias),
-            Convolution.of(self.expand.weight, self.expand.bias),
+        convolutions = (
+            self.difference.kernel(),
+            (self.squeeze.weight, self.squeeze.bias),
+            (self.expand.weight, self.expand.bias),
         )
+        if not self.squash and winograd.pays(self.squeeze.weight):
+            return winograd.Enhancement(convolutions)
+        return functools.partial(self.enhance, convolutions)
 
-    def forward(
-        self, x: Tensor, ready: tuple[Convolution, Convolution, Convolution], bias: Tensor | None = None
+    def enhance(
+        self, convolutions: Sequence[tuple[Tensor, Tensor]], h: Tensor, theta: Tensor, gate_bias: Tensor | None = None
     ) -> Tensor:
-        """(N, B, h, w, C) to the same; `bias` is added before the gate's sigmoid."""
-        difference, squeeze, expand = ready
-        detail = F.relu_(difference(torch.asinh(x) if self.squash else x))
+        """See `Enhancement`; `convolutions` are kernels and biases, the differences' merged."""
+        difference, squeeze, expand = convolutions
+        x = soft_threshold(h, theta)
+        detail = F.relu_(conv3d(torch.asinh(x) if self.squash else x, *difference))
         x = x + detail if torch.is_grad_enabled() else detail.add_(x)
-        gate = expand(F.relu_(squeeze(torch.asinh(x) if self.squash else x)))
-        if bias is not None:
-            gate = gate.add_(bias)
+        gate = conv3d(F.relu_(conv3d(torch.asinh(x) if self.squash else x, *squeeze)), *expand)
+        if gate_bias is not None:
+            gate = gate.add_(gate_bias)
         gate = gate.sigmoid_()
         return x * gate if torch.is_grad_enabled() else gate.mul_(x)
