@@ -78,10 +78,11 @@ def compare_step(edge: int, runs: int) -> None:
     network = build("decsc", "kaiming").eval()
     c = network.config
     grid = Grid.over(edge, edge, c.kernel, c.stride, (0, 0))
-    cells = grid.to_cells(torch.rand(1, c.bands, edge, edge))
+    raster = grid.to_cells(torch.rand(1, c.bands, edge, edge))
+    cells = network.dictionaries.arrange(raster)
     s = torch.randn(1, grid.rows, grid.cols, c.shared)
     h = torch.randn(1, c.bands, grid.rows, grid.cols, c.local)
-    padded = cells.unflatten(-1, (c.stride, c.stride)).permute(0, 1, 2, 4, 3, 5)
+    padded = raster.unflatten(-1, (c.stride, c.stride)).permute(0, 1, 2, 4, 3, 5)
     padded = padded.reshape(1, c.bands, grid.cell_rows * c.stride, -1)
     s2, h2 = s.permute(0, 3, 1, 2).contiguous(), h.permute(0, 4, 1, 2, 3).contiguous()
     packed = network.pack(torch.zeros(1, c.bands))

@@ -55,7 +55,8 @@ def test_dictionaries_are_strided_convolutions_and_their_transposes(way, size, s
     atoms, bands, rows, cols = 6, 4, 4, 5
     m = -(-size // stride)
     image = torch.randn(2, bands, stride * (rows + m - 1), stride * (cols + m - 1))
-    cells = cells_of(image, stride)
+    cells = apply.arrange(cells_of(image, stride))
+    assert torch.equal(apply.restore(cells), cells_of(image, stride))
     height, width = (stride * (n - 1) + size for n in (rows, cols))  # what the atoms reach
     beyond = (0, image.shape[-1] - width, 0, image.shape[-2] - height)
     close = {"rtol": 1e-4, "atol": 1e-4}
@@ -67,7 +68,7 @@ def test_dictionaries_are_strided_convolutions_and_their_transposes(way, size, s
     torch.testing.assert_close(found.permute(0, 3, 1, 2), codes + expected, **close)
     expected = F.pad(F.conv_transpose2d(codes, kernel, stride=stride), beyond)
     found = apply.spread_shared(codes.permute(0, 2, 3, 1), apply.shared(kernel, transpose=True))
-    torch.testing.assert_close(found, cells_of(expected, stride), **close)
+    torch.testing.assert_close(apply.restore(found), cells_of(expected, stride), **close)
 
     kernel = torch.randn(atoms, 3, size, size)
     strides = {"stride": (1, stride, stride), "padding": (1, 0, 0)}
@@ -78,7 +79,7 @@ def test_dictionaries_are_strided_convolutions_and_their_transposes(way, size, s
     expected = F.conv_transpose3d(codes.permute(0, 4, 1, 2, 3), kernel[:, None], **strides)[:, 0]
     none, nothing = torch.zeros(2, rows, cols, 1), torch.zeros(1, bands, size, size)
     found = apply.spread(none, apply.shared(nothing, transpose=True), codes, apply.local(kernel, transpose=True))
-    torch.testing.assert_close(found, cells_of(F.pad(expected, beyond), stride), **close)
+    torch.testing.assert_close(apply.restore(found), cells_of(F.pad(expected, beyond), stride), **close)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,7 @@ def test_one_step_is_equation_20_written_out():
     c = network.config
     grid = Grid.over(16, 20, c.kernel, c.stride, (0, 0))
     image = torch.rand(1, 5, 16, 20)
-    cells = grid.to_cells(image)
+    cells = network.dictionaries.arrange(grid.to_cells(image))
     s, h = torch.randn(1, grid.rows, grid.cols, 8), torch.randn(1, 5, grid.rows, grid.cols, 4)
     found = network.step(cells, (s, h), network.pack(torch.zeros(1, 5)))
 

@@ -297,7 +297,8 @@ class DECSC(nn.Module):
     def step(self, y: Tensor, z: State, packed: Packed) -> State:
         """One evaluation of f (eq. 20): S first, then H with the new S.
 
-        `y` is space to depth, (N, B, h, w, s^2); `z` is S (N, h', w', shared) and H (N, B, h', w', local).
+        `y` is space to depth, (N, B, h, w, s^2), arranged for the dictionaries; `z` is S (N, h', w', shared) and
+        H (N, B, h', w', local).
         """
         s, h = z
         apply = self.dictionaries
@@ -359,7 +360,8 @@ class DECSC(nn.Module):
         """
         c = self.config
         grid = Grid.over(y.shape[-2], y.shape[-1], c.kernel, c.stride, shift)
-        cells = grid.to_cells(y)
+        apply = self.dictionaries
+        cells = apply.arrange(grid.to_cells(y))
         n, b = y.shape[:2]
         if sigma is None:
             if c.noise_weighted:
@@ -382,11 +384,10 @@ class DECSC(nn.Module):
             packed = self.pack(sigma)
             z, drift = phantom(lambda z: _float(self.step(cells, z, packed)), z, steps=phantom_steps, floor=FAINT)
         s, h = z
-        apply = self.dictionaries
         shared = apply.shared(self.masked("shared", "reconstruction"), transpose=True)
         local = apply.local(self.masked("local", "reconstruction"), transpose=True)
         x = apply.spread(s, shared, h, local)
-        x = pilot = grid.from_cells(x.float())
+        x = pilot = grid.from_cells(apply.restore(x.float()))
         if c.wiener:
             level = sigma[:, :, None, None].clamp_min(LEAST_LEVEL)
             if c.frontend == "eigen":

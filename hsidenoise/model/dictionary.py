@@ -20,9 +20,15 @@ from .layers import conv2d, conv3d
 class Dictionaries(Protocol):
     """Ways to apply a 2-D dictionary over all bands (shared) and a 3-D one over three (local).
 
-    Shapes: kernels (atoms, C, k, k), C the bands or 3; images (N, B, h, w, s^2); codes (N, h', w', shared) and
-    (N, B, h', w', local).
+    Shapes: kernels (atoms, C, k, k), C the bands or 3; images (N, B, h, w, s^2), the pixels of a cell in the order that
+    `arrange` gives them; codes (N, h', w', shared) and (N, B, h', w', local).
     """
+
+    def arrange(self, cells: Tensor) -> Tensor:
+        """An image whose cells are row by row."""
+
+    def restore(self, cells: Tensor) -> Tensor:
+        """The inverse of `arrange`."""
 
     def shared(self, kernel: Tensor, *, transpose: bool = False) -> Tensor:
         """A 2-D dictionary made ready, for analysis or (`transpose`) for synthesis."""
@@ -58,6 +64,14 @@ class Dense:
     def __init__(self, stride: int) -> None:
         self.stride = stride
 
+    def arrange(self, cells: Tensor) -> Tensor:
+        """As they are."""
+        return cells
+
+    def restore(self, cells: Tensor) -> Tensor:
+        """As they are."""
+        return cells
+
     def shared(self, kernel: Tensor, *, transpose: bool = False) -> Tensor:
         """(shared, B s^2, m, m), or (B s^2, shared, m, m)."""
         ready = pack_kernel(kernel, self.stride).flatten(1, 2)
@@ -90,19 +104,37 @@ class Dense:
 class Gathered:
     """Matrix products with the k^2 pixels under each atom: half the work of `Dense` where 9 pixels would pad to 14.
 
-    A patch is gathered cell by cell, what it covers of each: the pixels of an atom stand in that order too.
+    A patch is gathered cell by cell, what it covers of each: the pixels of an atom stand in that order too. Of the last
+    cell it covers the first `left` rows, columns, or both. The pixels of a cell are kept so that each of these is a
+    single run: first what is in those columns only, then in both, then in those rows only, then the rest.
     """
 
     def __init__(self, size: int, stride: int) -> None:
         self.size, self.stride = size, stride
         spans = [min(stride, size - start) for start in range(0, size, stride)]
-        #: Row and column of each cell, and the rows and columns of it that an atom covers.
-        self.parts = [(i, j, p, q) for i, p in enumerate(spans) for j, q in enumerate(spans)]
+        left = spans[-1]
+        cell = torch.arange(stride**2).view(stride, stride)
+        runs = (cell[left:, :left], cell[:left, :left], cell[:left, left:], cell[left:, left:])
+        #: Where in its cell, row by row, each pixel is.
+        self.order = torch.cat([run.flatten() for run in runs])
+        #: Row and column of each cell that an atom covers, and the run of its pixels.
+        self.parts = [
+            (i, j, slice((stride - p) * left, (stride - p) * left + p * q))
+            for i, p in enumerate(spans)
+            for j, q in enumerate(spans)
+        ]
         self.edge = len(spans) - 1
-        pixels = torch.arange(size**2).view(size, size)
-        self.order = torch.cat(
-            [pixels[i * stride : i * stride + p, j * stride : j * stride + q].flatten() for i, j, p, q in self.parts]
-        )
+        row, col = self.order // stride, self.order % stride
+        #: Where in the atom, row by row, each of its pixels is.
+        self.pixels = torch.cat([(row[run] + i * stride) * size + col[run] + j * stride for i, j, run in self.parts])
+
+    def arrange(self, cells: Tensor) -> Tensor:
+        """See `Dictionaries`."""
+        return cells[..., self.order.to(cells.device)]
+
+    def restore(self, cells: Tensor) -> Tensor:
+        """See `Dictionaries`."""
+        return cells[..., self.order.argsort().to(cells.device)]
 
     def shared(self, kernel: Tensor, *, transpose: bool = False) -> Tensor:
         """(B k^2, shared), or (shared, B, k^2)."""
@@ -141,7 +173,7 @@ class Gathered:
         return patches.view(bands, n, rows, cols, -1).transpose(0, 1)
 
     def _ordered(self, kernel: Tensor) -> Tensor:
-        return kernel.flatten(2)[:, :, self.order.to(kernel.device)]
+        return kernel.flatten(2)[:, :, self.pixels.to(kernel.device)]
 
     def _gather(self, image: Tensor, axes: tuple[int, int] = (2, 3)) -> Tensor:
         """Cells (..., h, ..., w, ..., s^2), h and w at `axes`, to the pixels under each atom: (..., k^2)."""
@@ -149,30 +181,27 @@ class Gathered:
         for axis in axes:
             shape[axis] -= self.edge
         out = image.new_empty(*shape, self.size**2)
-        cells = image.reshape(*image.shape[:-1], self.stride, self.stride)
         first = 0
-        for i, j, p, q in self.parts:
-            here = cells[..., :p, :q].narrow(axes[0], i, shape[axes[0]]).narrow(axes[1], j, shape[axes[1]])
-            out[..., first : first + p * q].view(here.shape).copy_(here)
-            first += p * q
+        for i, j, run in self.parts:
+            here = image[..., run].narrow(axes[0], i, shape[axes[0]]).narrow(axes[1], j, shape[axes[1]])
+            out[..., first : first + here.shape[-1]] = here
+            first += here.shape[-1]
         return out
 
     def _scatter(self, patches: Tensor) -> Tensor:
         """The adjoint of `_gather`."""
-        n, b, rows, cols, _ = patches.shape
-        s = self.stride
-        first = s * s  # the cell an atom begins in, which it fills: the others reach over it
+        rows, cols = patches.shape[2:4]
+        first = self.stride**2  # the cell an atom begins in, which it fills: the others reach over it
         image = F.pad(patches[..., :first], (0, 0, 0, self.edge, 0, self.edge))
-        image = image.view(n, b, rows + self.edge, cols + self.edge, s, s)
-        for i, j, p, q in self.parts[1:]:
-            part = patches[..., first : first + p * q].reshape(n, b, rows, cols, p, q)
-            image[:, :, i : i + rows, j : j + cols, :p, :q] += part
-            first += p * q
-        return image.flatten(4)
+        for i, j, run in self.parts[1:]:
+            here = image[:, :, i : i + rows, j : j + cols, run]
+            here += patches[..., first : first + here.shape[-1]]
+            first += here.shape[-1]
+        return image
 
 
 def _add_three_bands(out: Tensor, x: Tensor, ready: Tensor) -> Tensor:
-    """`out`, (N, B, h, w, C'), and added to it (N, B, h, w, C) times a matrix for each of the bands before, here, after."""
+    """Add to `out`, (N, B, h, w, C'), (N, B, h, w, C) times a matrix for each of the bands before, here and after."""
     n, bands, h, w, channels = x.shape
     x, total = x.reshape(n, -1, channels), out.view(n, bands * h * w, -1)
     before, here, after = ready.expand(-1, n, -1, -1)

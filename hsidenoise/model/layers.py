@@ -80,10 +80,8 @@ class SwinBlock(nn.Module):
         rows, cols = padded.shape[1] // size, padded.shape[2] // size
         tokens = padded.view(n, rows, size, cols, size, 3, heads, c // heads).permute(5, 0, 1, 3, 6, 2, 4, 7)
         q, k, v = tokens.reshape(3, n * rows * cols, heads, size * size, c // heads)
-        inside = F.pad(x.new_ones(1, h, w, 1), pads).view(rows, size, cols, size).permute(0, 2, 1, 3)
-        inside = inside.reshape(rows * cols, 1, 1, size * size)
-        bias = self.position[self.relative].permute(2, 0, 1).to(q.dtype)
-        bias = bias + torch.where(inside > 0, 0.0, -1e4).to(q.dtype)
+        bias = self.position[self.relative].permute(2, 0, 1) + _outside(h, w, pads, size, x.device)
+        bias = bias.to(q.dtype)
         scores = torch.matmul(q * (c // heads) ** -0.5, k.transpose(-1, -2))
         scores = scores.view(n, rows * cols, heads, size * size, size * size) + bias
         out = torch.matmul(scores.softmax(-1).view(-1, heads, size * size, size * size), v)
@@ -91,6 +89,15 @@ class SwinBlock(nn.Module):
         out = out.reshape(n, rows * size, cols * size, c)
         mixed: Tensor = self.proj(out[:, self.shift : self.shift + h, self.shift : self.shift + w])
         return mixed
+
+
+@functools.lru_cache(maxsize=64)
+def _outside(h: int, w: int, pads: tuple[int, ...], size: int, device: torch.device) -> Tensor:
+    """What is added to the scores of codes that are padding: (windows, 1, 1, size^2). The same at each evaluation."""
+    inside = F.pad(torch.ones(h, w, device=device), pads[2:])
+    rows, cols = inside.shape[0] // size, inside.shape[1] // size
+    inside = inside.view(rows, size, cols, size).transpose(1, 2).reshape(rows * cols, 1, 1, size * size)
+    return torch.where(inside > 0, 0.0, -1e4)
 
 
 class DifferenceConv(nn.Module):
