@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -23,8 +24,13 @@ NOISE = 1.5
 SEPARABLE = 0.3
 #: Pixels between patches: of the threshold, and of both passes of the Wiener filter.
 STEPS = (2, 2, 1)
-#: Coefficients in work at a time: they take many times the memory of what they are made of.
-ROOM = 1 << 20
+#: Eigen-images: patches side by side, along each axis, that share a local basis.
+SHARED = 2
+#: Pixels from which a result takes anything: a patch in each pass, and in two of them what learned its basis.
+REACH = 3 * (EDGE - 1) + (SHARED - 1) * sum(STEPS[1:])
+#: Coefficients in work at a time, which take many times the memory of what they are made of: on a CPU they are to stay
+#: in its cache, on a GPU to give it something to do.
+ROOM = {"cpu": 1 << 17, "cuda": 1 << 24}
 
 #: Coefficients (rows, cols, B, 64) of patches and of their pilots to filtered ones and weights (rows, cols, B or 1).
 Rule = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -41,8 +47,7 @@ class Dct(nn.Module):
     stride = 1
     #: Images looked at together, at most: the time for local bases grows with their cube.
     bands = 16
-    #: Two patches side by side share a basis.
-    period = 2 * math.lcm(*STEPS)
+    period = SHARED * math.lcm(*STEPS)
     #: Each image, what is made of it, and the coefficients of a strip.
     floats_per_pixel = 8.0 * bands
 
@@ -98,7 +103,7 @@ def refine(images: Tensor, pilot: Tensor) -> Tensor:
     return pilot
 
 
-def local_wiener(images: Tensor, pilot: Tensor, step: int = 1) -> Tensor:
+def local_wiener(images: Tensor, pilot: Tensor, step: int = 1, shared: int = SHARED) -> Tensor:
     """Wiener filter of overlapping 8 x 8 patches of all images together, each place in a basis of its own.
 
     The images are uncorrelated over the scene, but not within a patch: where two materials meet, all images have the
@@ -113,6 +118,8 @@ def local_wiener(images: Tensor, pilot: Tensor, step: int = 1) -> Tensor:
         An estimate of the clean images, the same shape.
     step
         Pixels between patches.
+    shared
+        Patches side by side, along each axis, that share a basis, an even number; it is learned from every second.
 
     Returns
     -------
@@ -122,28 +129,30 @@ def local_wiener(images: Tensor, pilot: Tensor, step: int = 1) -> Tensor:
     """
 
     def rule(c: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
-        basis = _local_bases(signal.detach())
+        basis = _local_bases(signal.detach(), shared)
         power = (basis.mT @ signal).square()
-        total = power.sum((-2, -1), keepdim=True).clamp_min(1e-9)
-        product = power.sum(-1, keepdim=True) * (power.sum(-2, keepdim=True) / total)
-        power = torch.lerp(power, product, SEPARABLE)
+        of_image, of_frequency = power.sum(-1, keepdim=True), power.sum(-2, keepdim=True)
+        share = of_frequency / of_frequency.sum(-1, keepdim=True).clamp_min(1e-9)
+        power = torch.lerp(power, of_image * share, SEPARABLE)
         gain = power / (power + NOISE)
         weight = 1 / gain.square().mean(-2).sum(-1, keepdim=True).clamp_min(1 / SAMPLES)
         return basis @ (basis.mT @ c * gain), weight
 
-    return torch.stack([_filtered(*pair, step, rule) for pair in zip(images, pilot, strict=True)])
+    return torch.stack([_filtered(*pair, step, rule, shared) for pair in zip(images, pilot, strict=True)])
 
 
-def _local_bases(signal: Tensor) -> Tensor:
-    """Eigenvectors over images, one a column, of patches (rows, cols, B, 64); every second patch' serve four."""
+def _local_bases(signal: Tensor, shared: int) -> Tensor:
+    """Eigenvectors over images, one a column, of patches (rows, cols, B, 64)."""
     rows, cols = signal.shape[:2]
     texture = signal[::2, ::2, :, 1:]
-    basis: Tensor = torch.linalg.eigh(texture @ texture.mT).eigenvectors
-    return basis.repeat_interleave(2, 0)[:rows].repeat_interleave(2, 1)[:, :cols]
+    covariance = (texture @ texture.mT).permute(2, 3, 0, 1)
+    covariance = F.avg_pool2d(covariance, shared // 2, ceil_mode=True).permute(2, 3, 0, 1)
+    basis: Tensor = torch.linalg.eigh(covariance).eigenvectors
+    return basis.repeat_interleave(shared, 0)[:rows].repeat_interleave(shared, 1)[:, :cols]
 
 
-def _filtered(images: Tensor, pilot: Tensor, step: int, rule: Rule) -> Tensor:
-    """What `rule` makes of the patches of (B, H, W), put together again; strip by strip."""
+def _filtered(images: Tensor, pilot: Tensor, step: int, rule: Rule, together: int = 1) -> Tensor:
+    """What `rule` makes of the patches of (B, H, W), put together again; in blocks of multiples of `together`."""
     count, height, width = images.shape
     basis = torch.kron(dct(EDGE), dct(EDGE)).to(images)
     same = pilot is images
@@ -151,16 +160,20 @@ def _filtered(images: Tensor, pilot: Tensor, step: int, rule: Rule) -> Tensor:
     pilot = images if same else _mirrored(pilot, step)
     rows, cols = ((n - EDGE) // step + 1 for n in images.shape[1:])
     total, share = torch.zeros_like(images), torch.zeros_like(images)
-    high = max(ROOM // (cols * count * SAMPLES), 1)
-    high += high % 2  # bases are shared by pairs of rows
-    for first in range(0, rows, high):
-        here = min(high, rows - first)
-        strip = slice(first * step, (first + here - 1) * step + EDGE)
-        c = _coefficients(images[:, strip], basis, step)
-        found, weight = rule(c, c if same else _coefficients(pilot[:, strip], basis, step))
+    room = ROOM[images.device.type] // (count * SAMPLES)
+    wide = together * max(min(room // together, cols) // together, 1)
+    high = together * max(room // (wide * together), 1)
+    for top, left in itertools.product(range(0, rows, high), range(0, cols, wide)):
+        block = (
+            slice(None),
+            slice(top * step, (min(top + high, rows) - 1) * step + EDGE),
+            slice(left * step, (min(left + wide, cols) - 1) * step + EDGE),
+        )
+        c = _coefficients(images[block], basis, step)
+        found, weight = rule(c, c if same else _coefficients(pilot[block], basis, step))
         found = (found * weight[..., None]) @ basis
-        total[:, strip] += _overlapped(found, step)
-        share[:, strip] += _overlapped(weight[..., None].expand(-1, -1, -1, SAMPLES), step)
+        total[block] += _overlapped(found, step)
+        share[block] += _overlapped(weight[..., None].expand(-1, -1, -1, SAMPLES), step)
     border = EDGE - 1
     return (total / share)[:, border : border + height, border : border + width]
 

@@ -120,6 +120,9 @@ LIMITS = {
 #: Sigma added in quadrature to every band's: no band is trusted beyond it.
 NOISE_FLOOR = 0.003
 
+#: Patches that share a basis of bands (`local_wiener`): of 31, bases take a third of the filter's time at two.
+SHARED = 4
+
 #: Least sigma that the Wiener filter reckons with.
 LEAST_LEVEL = 5e-4
 
@@ -394,7 +397,7 @@ class DECSC(nn.Module):
                 pilot = pilot + level * dct_threshold((y - pilot) / level, THRESHOLD)
                 x = level * refine(y / level, pilot / level)
             else:
-                x = level * local_wiener(y / level, pilot / level, STEPS[0])
+                x = level * local_wiener(y / level, pilot / level, STEPS[0], SHARED)
         return Solved(x, drift, convergence)
 
 

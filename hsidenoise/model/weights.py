@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputExistsError, UsageError, WeightsError
-from .dct import EDGE, Dct
+from .dct import REACH, Dct
 from .decsc import DECSC, Config
 
 #: A safetensors header beyond this is not a card but an attack (the largest of ours has 10 kB).
@@ -88,7 +88,7 @@ Model = DECSC | Dct
 #: The model that has no weights.
 BUILT_IN = WeightFile("dct", None)
 BUILT_IN_CARD = Card(
-    "dct", "dct", {}, normalisation=EIGEN_NORMALISATION, noise=("gaussian",), halo=3 * EDGE,
+    "dct", "dct", {}, normalisation=EIGEN_NORMALISATION, noise=("gaussian",), halo=REACH,
     citation="O. Guleryuz, Weighted averaging for denoising with overcomplete dictionaries, IEEE TIP, 2007",
 )  # fmt: skip
 
