@@ -20,7 +20,7 @@ from .evaluate import denoise_array
 from .io import open_cube
 from .model.decsc import DECSC, config_dict, rebanded
 from .model.weights import BUILT_IN, Card, check_target, find, load, save
-from .patches import prefetch
+from .patches import Prefetch
 from .scenepatches import TARGET_NOISE, OwnSampler, OwnScene, own_scene, recorrupt, usable_bands
 from .settings import FinetuneOptions, TrainOptions, to_dict, with_changes
 from .train import Run
@@ -77,7 +77,7 @@ def finetune(
         arch=card.arch, steps=options.steps, batch=options.batch, patch=options.patch, lr=options.lr, patterns="",
         seed=options.seed, device=options.device,
     )  # fmt: skip
-    run = Run(model, recipe, output, {s.name: s.digest for s in own})
+    run = Run(model, recipe, output, {s.name: s.digest for s in own}, {})
     before = judge(own, Engine(run.averaged(), card, device, 1))
     sampler = OwnSampler(own, edge=options.patch, seed=options.seed, clean_bands=options.clean_bands)
     learn(run, sampler, options, quiet=quiet)
@@ -123,7 +123,7 @@ def learn(run: Run, sampler: OwnSampler, options: FinetuneOptions, *, quiet: boo
     device = next(run.model.parameters()).device
     started = time.monotonic()
     with progress.track(options.steps, "finetune", quiet=quiet, unit="step") as bar:
-        for batch in prefetch(sampler, 0, options.steps, options.batch):
+        for batch in Prefetch(sampler, 0, options.steps, options.batch):
             record = run.advance([torch.from_numpy(part).to(device) for part in batch])
             bar.advance(1, loss=f"{record['loss']:.3f}")
             if 0 < 60 * options.minutes < time.monotonic() - started:

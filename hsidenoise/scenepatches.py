@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .crops import augment
 from .cube import Cube, Window
 from .errors import TrainingError
 from .job import left_alone
-from .patches import LEAST, Batch, augment, drawn
+from .patches import LEAST, Batch, drawn
 from .samples import fill
 from .spectral import BandWindow, Normalisation, gather, windows
 from .survey import survey
