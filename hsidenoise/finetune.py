@@ -21,7 +21,8 @@ from .io import open_cube
 from .model.decsc import DECSC, config_dict, rebanded
 from .model.weights import BUILT_IN, Card, check_target, find, load, save
 from .patches import Prefetch
-from .scenepatches import TARGET_NOISE, OwnSampler, OwnScene, own_scene, recorrupt, usable_bands
+from .recorruption import TARGET_NOISE, recorrupt
+from .scenepatches import OwnSampler, OwnScene, own_scene, usable_bands
 from .settings import FinetuneOptions, TrainOptions, to_dict, with_changes
 from .train import Run
 
@@ -151,15 +152,16 @@ def judge(scenes: Sequence[OwnScene], engine: Engine) -> float:
     for index, scene in enumerate(scenes[:JUDGED]):
         noisy, clean = scene.area.noisy, scene.area.clean
         if clean is None:
-            noisy, target = recorrupt(noisy, scene.sigma, np.random.default_rng([5, index]))
+            strength = scene.strength.at(noisy)
+            noisy, target = recorrupt(noisy, strength, np.random.default_rng([5, index]))
         else:
             target = clean
         denoised = denoise_array(noisy, engine)
         for here in scene.held_back:
             result, truth = denoised[:, *here].astype(np.float64), target[:, *here]
             if clean is None:
-                error = np.square(result - truth).mean((1, 2)) / scene.sigma**2
-                scores.append(float(error.mean()) - TARGET_NOISE)
+                error = np.square(result - truth) - TARGET_NOISE * np.square(strength[:, *here])
+                scores.append(float((error.mean((1, 2)) / scene.sigma**2).mean()))
             else:
                 scale = scene.scale[:, None, None]
                 scores.append(float(metrics.psnr(truth / scale, result / scale)))
