@@ -20,8 +20,9 @@ from .evaluate import denoise_array
 from .io import open_cube
 from .model.decsc import DECSC, config_dict, rebanded
 from .model.weights import BUILT_IN, Card, check_target, find, load, save
-from .patches import prefetch
-from .scenepatches import TARGET_NOISE, OwnSampler, OwnScene, own_scene, recorrupt, usable_bands
+from .patches import Prefetch
+from .recorruption import TARGET_NOISE, recorrupt
+from .scenepatches import OwnSampler, OwnScene, own_scene, usable_bands
 from .settings import FinetuneOptions, TrainOptions, to_dict, with_changes
 from .train import Run
 
@@ -77,7 +78,7 @@ def finetune(
         arch=card.arch, steps=options.steps, batch=options.batch, patch=options.patch, lr=options.lr, patterns="",
         seed=options.seed, device=options.device,
     )  # fmt: skip
-    run = Run(model, recipe, output, {s.name: s.digest for s in own})
+    run = Run(model, recipe, output, {s.name: s.digest for s in own}, {})
     before = judge(own, Engine(run.averaged(), card, device, 1))
     sampler = OwnSampler(own, edge=options.patch, seed=options.seed, clean_bands=options.clean_bands)
     learn(run, sampler, options, quiet=quiet)
@@ -123,7 +124,7 @@ def learn(run: Run, sampler: OwnSampler, options: FinetuneOptions, *, quiet: boo
     device = next(run.model.parameters()).device
     started = time.monotonic()
     with progress.track(options.steps, "finetune", quiet=quiet, unit="step") as bar:
-        for batch in prefetch(sampler, 0, options.steps, options.batch):
+        for batch in Prefetch(sampler, 0, options.steps, options.batch):
             record = run.advance([torch.from_numpy(part).to(device) for part in batch])
             bar.advance(1, loss=f"{record['loss']:.3f}")
             if 0 < 60 * options.minutes < time.monotonic() - started:
@@ -151,15 +152,16 @@ def judge(scenes: Sequence[OwnScene], engine: Engine) -> float:
     for index, scene in enumerate(scenes[:JUDGED]):
         noisy, clean = scene.area.noisy, scene.area.clean
         if clean is None:
-            noisy, target = recorrupt(noisy, scene.sigma, np.random.default_rng([5, index]))
+            strength = scene.strength.at(noisy)
+            noisy, target = recorrupt(noisy, strength, np.random.default_rng([5, index]))
         else:
             target = clean
         denoised = denoise_array(noisy, engine)
         for here in scene.held_back:
             result, truth = denoised[:, *here].astype(np.float64), target[:, *here]
             if clean is None:
-                error = np.square(result - truth).mean((1, 2)) / scene.sigma**2
-                scores.append(float(error.mean()) - TARGET_NOISE)
+                error = np.square(result - truth) - TARGET_NOISE * np.square(strength[:, *here])
+                scores.append(float((error.mean((1, 2)) / scene.sigma**2).mean()))
             else:
                 scale = scene.scale[:, None, None]
                 scores.append(float(metrics.psnr(truth / scale, result / scale)))

@@ -1,4 +1,4 @@
-"""Training patches: random windows of real cubes, augmented and made noisy.
+"""Training patches: random windows of real and synthesised cubes, augmented and made noisy.
 
 Patch i of a run depends on the seed and on i alone, so that a resumed run sees exactly what an uninterrupted one would.
 """
@@ -6,7 +6,10 @@ Patch i of a run depends on the seed and on i alone, so that a resumed run sees 
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -14,7 +17,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .crops import augment, crop
 from .errors import TrainingError
+from .mixing import Mixer
 from .noise import add_noise
 
 #: Mean squared error below which no patch is asked to get.
@@ -125,6 +130,8 @@ class Sampler:
         Noise patterns, drawn with equal chance.
     seed
         Of every draw.
+    mixer, share
+        Where synthesised patches come from, and how many of all they are.
 
     Raises
     ------
@@ -133,9 +140,11 @@ class Sampler:
     """
 
     def __init__(
-        self, scenes: Sequence[Scene], *, bands: int, edge: int, patterns: Sequence[str], seed: int
-    ) -> None:
+        self, scenes: Sequence[Scene], *, bands: int, edge: int, patterns: Sequence[str], seed: int,
+        mixer: Mixer | None = None, share: float = 0.0,
+    ) -> None:  # fmt: skip
         self.bands, self.edge, self.patterns, self.seed = bands, edge, list(patterns), seed
+        self.mixer, self.share = mixer, share
         self.choices = [(s, r) for s in scenes for r in s.runs if r.stop - r.start >= bands]
         if not self.choices:
             raise TrainingError(f"no scene has {bands} neighbouring clean bands")
@@ -147,9 +156,15 @@ class Sampler:
 
     def patch(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], ...]:
         """One patch, in the order of `Batch`."""
-        scene, run = self.choices[rng.choice(len(self.choices), p=self.chance)]
-        first = int(rng.integers(run.start, run.stop - self.bands + 1))
-        clean = augment(crop(scene.cube[first : first + self.bands], self.edge, rng), rng)
+        if self.mixer and rng.random() < self.share:
+            mixture = self.mixer.draw(self.bands, self.edge, rng)
+            first = int(rng.integers(len(mixture.spectra) - self.bands + 1))
+            clean = augment(mixture.cube(np.s_[first : first + self.bands]), rng)
+            clean /= max(1, clean.max())
+        else:
+            scene, run = self.choices[rng.choice(len(self.choices), p=self.chance)]
+            first = int(rng.integers(run.start, run.stop - self.bands + 1))
+            clean = augment(crop(scene.cube[first : first + self.bands], self.edge, rng), rng)
         if rng.random() < 0.5:
             clean = np.ascontiguousarray(clean[::-1])
         if rng.random() < 0.7:
@@ -181,41 +196,41 @@ def chances(sizes: Iterable[int]) -> NDArray[np.float64]:
     return chance
 
 
-def crop(cube: NDArray[np.float32], edge: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """A random square, at half scale for one in four where the scene allows it; small scenes are mirrored."""
-    if rng.random() < 0.25 and min(cube.shape[1:]) >= 2 * edge:
-        big = _square(cube, 2 * edge, rng)
-        half: NDArray[np.float32] = big.reshape(len(cube), edge, 2, edge, 2).mean((2, 4))
-        return half
-    return _square(cube, edge, rng)
+class Prefetch:
+    """The batches of steps start to stop, drawn ahead in threads (NumPy releases the GIL in most of a draw).
 
+    Parameters
+    ----------
+    sampler
+        Draws them.
+    start, stop, size
+        Steps, and patches in a batch.
+    workers
+        Threads; by default one for each core, 8 at most.
+    """
 
-def augment(patch: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """A copy turned and mirrored at random."""
-    patch = np.rot90(patch, int(rng.integers(4)), (1, 2))
-    if rng.random() < 0.5:
-        patch = patch[:, :, ::-1]
-    return np.array(patch, order="C")
+    def __init__(self, sampler: Draws, start: int, stop: int, size: int, workers: int = 0) -> None:
+        self.sampler, self.start, self.stop, self.size = sampler, start, stop, size
+        self.workers = workers or min(os.cpu_count() or 2, 8)
+        self.waited = self.elapsed = 0.0
 
+    def __iter__(self) -> Iterator[Batch]:
+        began = time.monotonic()
+        draw = self.sampler.batch
+        reach = 2 * self.workers
+        first = range(self.start, min(self.start + reach, self.stop))
+        with ThreadPoolExecutor(self.workers) as pool:
+            ahead = [pool.submit(draw, step, self.size) for step in first]
+            for step in range(self.start, self.stop):
+                asked = time.monotonic()
+                batch = ahead.pop(0).result()
+                self.elapsed = time.monotonic() - began
+                self.waited += time.monotonic() - asked
+                if step + reach < self.stop:
+                    ahead.append(pool.submit(draw, step + reach, self.size))
+                yield batch
 
-def _square(cube: NDArray[np.float32], edge: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    short = [max(edge - n, 0) for n in cube.shape[1:]]
-    if any(short):
-        cube = np.pad(cube, ((0, 0), (0, short[0]), (0, short[1])), mode="reflect")
-    row = int(rng.integers(cube.shape[1] - edge + 1))
-    col = int(rng.integers(cube.shape[2] - edge + 1))
-    return cube[:, row : row + edge, col : col + edge]
-
-
-def prefetch(sampler: Draws, start: int, stop: int, size: int, workers: int = 2) -> Iterator[Batch]:
-    """The batches of steps start to stop, drawn ahead in threads (NumPy's generators release the GIL)."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(workers) as pool:
-        ahead = [pool.submit(sampler.batch, step, size) for step in range(start, min(start + 2 * workers, stop))]
-        for step in range(start, stop):
-            batch = ahead.pop(0).result()
-            following = step + 2 * workers
-            if following < stop:
-                ahead.append(pool.submit(sampler.batch, following, size))
-            yield batch
+    @property
+    def waiting(self) -> float:
+        """Share of the time so far that went by in waiting for batches."""
+        return self.waited / max(self.elapsed, 1e-9)

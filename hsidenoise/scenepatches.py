@@ -1,8 +1,6 @@
 """Training patches of a user's own scene: against a cleaner one, against its own clean bands, or against itself.
 
-A noisy scene teaches by *recorruption* (Pang et al., "Recorrupted-to-recorrupted", CVPR 2021): with z drawn anew from
-the scene's own noise, y + a z and y - z / a have independent noise; what learns to turn the one into the other learns
-the clean scene, and its error on parts it never saw can be told without knowing the truth.
+A noisy scene teaches by *recorruption* (`hsidenoise.recorruption`).
 """
 
 from __future__ import annotations
@@ -14,18 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .crops import augment
 from .cube import Cube, Window
 from .errors import TrainingError
 from .job import left_alone
-from .patches import LEAST, Batch, augment, drawn
+from .patches import LEAST, Batch, drawn
+from .recorruption import INPUT_NOISE, Strength, recorrupt
 from .samples import fill
 from .spectral import BandWindow, Normalisation, gather, windows
 from .survey import survey
 
-#: Weight a of the noise that is added; the target gets 1 / a of it.
-RECORRUPTION = 0.5
-#: Noise energy in the recorrupted target, in units of the scene's.
-TARGET_NOISE = 1 + 1 / RECORRUPTION**2
 #: Edge of the largest squares a scene is cut into, of the smallest, and how many are learned from.
 LARGEST, SMALLEST, MOST = 128, 16, 64
 #: Edge of the area in the middle of a scene in which one square in four is held back.
@@ -61,6 +57,8 @@ class OwnScene:
         Of the scene, and the first 16 hex digits of the sha256 of the training squares.
     sigma, scale
         Noise and range of each band, raw units.
+    strength
+        How that noise varies with the signal.
     windows, normalisations
         As `run` would show them to the network.
     training
@@ -73,6 +71,7 @@ class OwnScene:
     digest: str
     sigma: NDArray[np.float64]
     scale: NDArray[np.float64]
+    strength: Strength
     windows: Sequence[BandWindow]
     normalisations: Sequence[Normalisation]
     training: Sequence[Part]
@@ -134,7 +133,7 @@ def own_scene(cube: Cube, name: str, size: int, reference: Cube | None = None) -
         raise TrainingError(f"{name}: has too many pixels without data in the middle; crop it to where there are some")
     digest = hashlib.sha256(b"".join(p.noisy.tobytes() for p in training)).hexdigest()[:16]
     return OwnScene(
-        name, digest, sigma, np.maximum(high - low, 1e-12), band_windows,
+        name, digest, sigma, np.maximum(high - low, 1e-12), Strength.of(whole.noisy, sigma), band_windows,
         [Normalisation.of(w, low, high) for w in band_windows], training, whole, held_back,
     )  # fmt: skip
 
@@ -154,14 +153,6 @@ def divide(rows: int, cols: int) -> tuple[Window, list[tuple[slice, slice]], lis
     chosen = [cells[n * len(cells) // count] for n in range(count)]
     squares = [Window(i * edge, (i + 1) * edge, j * edge, (j + 1) * edge) for i, j in chosen]
     return area, [(np.s_[i * edge : (i + 1) * edge], np.s_[j * edge : (j + 1) * edge]) for i, j in held], squares
-
-
-def recorrupt(
-    noisy: NDArray[np.float32], sigma: NDArray[np.float64], rng: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Input and target with independent noise, from (bands, rows, cols) and the noise of its bands."""
-    z = rng.standard_normal(noisy.shape, dtype=np.float32) * sigma.astype(np.float32)[:, None, None]
-    return noisy + np.float32(RECORRUPTION) * z, noisy - np.float32(1 / RECORRUPTION) * z
 
 
 class OwnSampler:
@@ -204,10 +195,13 @@ class OwnSampler:
         """One patch, in the order of `Batch`."""
         scene, window, normal = self.choices[rng.integers(len(self.choices))]
         square = scene.training[int(rng.integers(len(scene.training)))]
-        noisy = normal.apply(gather(square.noisy, window))
-        both = [noisy] if square.clean is None else [noisy, normal.apply(gather(square.clean, window))]
-        top, left = rng.integers(0, noisy.shape[1] - self.edge + 1, 2)
-        both = [x[:, top : top + self.edge, left : left + self.edge] for x in both]
+        top, left = rng.integers(0, square.noisy.shape[1] - self.edge + 1, 2)
+        here = np.s_[:, top : top + self.edge, left : left + self.edge]
+        both = [normal.apply(gather(square.noisy[here], window))]
+        if square.clean is not None:
+            both.append(normal.apply(gather(square.clean[here], window)))
+        elif not self.clean_bands:
+            both.append(gather(scene.strength.at(square.noisy[here]), window) / np.float32(normal.scale))
         parts = augment(np.concatenate(both), rng)
         noisy, bands = parts[: len(window.bands)], len(window.bands)
         sigma = np.maximum(scene.sigma[list(window.bands)] / normal.scale, 1e-5)
@@ -219,7 +213,7 @@ class OwnSampler:
         elif square.clean is not None:
             clean = parts[bands:]
         else:
-            noisy, clean = recorrupt(noisy, sigma, rng)
+            noisy, clean = recorrupt(noisy, parts[bands:], rng)
             back /= sigma.astype(np.float32)  # errors count in units of the band's noise
-            sigma = sigma * np.sqrt(1 + RECORRUPTION**2)
+            sigma = sigma * np.sqrt(INPUT_NOISE)
         return clean, noisy, sigma.astype(np.float32), back, rest

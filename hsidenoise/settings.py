@@ -119,6 +119,8 @@ class TrainOptions:
     start: str = option("", "Begin with these weights, a name or a .safetensors file, in place of --init.")
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
     val: Path | None = option(None, "Cubes to validate on (.h5); never trained on.")
+    photos: Path | None = option(None, "Photographs to synthesise cubes from, too: a folder, a .zip or an .h5 file.")
+    photo_share: float = option(0.3, "Share of the patches that are synthesised, where there are photographs.")
     steps: int = option(5_000, "Optimiser steps of the whole schedule.")
     minutes: float = option(0.0, "Pause, with a checkpoint, after this many minutes; 0 is no limit.")
     batch: int = option(4, "Patches per step.")

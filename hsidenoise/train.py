@@ -22,12 +22,12 @@ from torch import Tensor
 from . import metrics, progress
 from .device import pick
 from .eigen import Eigen, Moments, fit
-from .eigenpatches import EigenSampler
 from .errors import TrainingError, UsageError, WeightsError
 from .model.decsc import CONFIGS, DECSC, build, config_dict
 from .model.weights import EIGEN_NORMALISATION, WINDOWS_NORMALISATION, Card, Model, check_target, find, load, save
 from .noise import PATTERNS, NoiseAccumulator, add_noise
-from .patches import Sampler, Scene, load_scenes, prefetch
+from .patches import Prefetch, Scene, load_scenes
+from .pipeline import pipeline
 from .settings import TrainOptions, to_dict
 
 EMA = 0.998
@@ -72,21 +72,21 @@ def train(data: Sequence[Path], output: Path, options: TrainOptions, *, quiet: b
     model = build(options.arch, options.init).to(device)
     if options.start:
         begin(model, options.start)
-    draws = EigenSampler if model.config.frontend == "eigen" else Sampler
-    sampler = draws(scenes, bands=model.config.bands, edge=options.patch, patterns=patterns, seed=options.seed)
-    run = Run(model, options, output, {s.name: s.digest for s in scenes})
+    sampler, photos = pipeline(scenes, model.config, options)
+    run = Run(model, options, output, {s.name: s.digest for s in scenes}, photos)
     run.resume()
+    batches = Prefetch(sampler, run.step, options.steps, options.batch)
     log = output.with_suffix(".jsonl")
     started, saved = time.monotonic(), time.monotonic()
     table: dict[str, Any] = {}
     with progress.track(options.steps, f"train {options.arch}", quiet=quiet, unit="step") as bar, log.open("a") as out:
         bar.advance(run.step)
-        for batch in prefetch(sampler, run.step, options.steps, options.batch):
+        for batch in batches:
             record = run.advance([torch.from_numpy(part).to(device) for part in batch])
             bar.advance(1, loss=f"{record['psnr']:.2f} dB", residual=f"{record['residual']:.1e}")
             last = run.step == options.steps
             if run.step % 20 == 0:
-                _log(out, record)
+                _log(out, record | {"waiting": round(batches.waiting, 4)})
             if val and (last or run.step % options.validate_every == 0):
                 table = validate(run.averaged(), val, patterns)
                 _log(out, {"step": run.step, "validation": table})
@@ -147,11 +147,13 @@ class Run:
     output
         The weight file; the checkpoint lies beside it.
     scenes
-        Name and digest of every scene trained on.
+        Name and digest of every scene trained on; `photos` is the same of photographs.
     """
 
-    def __init__(self, model: DECSC, options: TrainOptions, output: Path, scenes: Mapping[str, str]) -> None:
-        self.model, self.options, self.scenes = model, options, dict(scenes)
+    def __init__(
+        self, model: DECSC, options: TrainOptions, output: Path, scenes: Mapping[str, str], photos: Mapping[str, str]
+    ) -> None:
+        self.model, self.options, self.scenes, self.photos = model, options, dict(scenes), dict(photos)
         self.path = output.with_suffix(".checkpoint")
         self.optimizer = torch.optim.Adam(model.parameters(), lr=options.lr)
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
@@ -259,7 +261,8 @@ class Run:
             raise TrainingError(f"{self.path}: damaged checkpoint ({error}); delete it to start again") from error
         before = json.loads(metadata["options"])
         if before != self.identity():
-            differ = ", ".join(sorted(k for k in before if before[k] != self.identity().get(k)))
+            now = self.identity()
+            differ = ", ".join(sorted(k for k in before | now if before.get(k) != now.get(k)))
             raise TrainingError(f"{self.path}: was made with other options ({differ}); repeat them or delete it")
         self.model.load_state_dict(_part(tensors, "model."))
         for key, value in _part(tensors, "average.").items():
@@ -274,8 +277,13 @@ class Run:
 
     def identity(self) -> dict[str, Any]:
         """The options and data that make a run what it is; the other options may change when it resumes."""
-        free = {"device", "minutes", "validate_every", "checkpoint_every", "overwrite", "val"}
-        return {k: v for k, v in to_dict(self.options).items() if k not in free} | {"scenes": self.scenes}
+        free = {"device", "minutes", "validate_every", "checkpoint_every", "overwrite", "val", "photos"}
+        free |= set() if self.photos else {"photo_share"}
+        return {k: v for k, v in to_dict(self.options).items() if k not in free} | self.seen()
+
+    def seen(self) -> dict[str, dict[str, str]]:
+        """Digests of what was trained on."""
+        return {"scenes": self.scenes} | ({"photos": self.photos} if self.photos else {})
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -435,8 +443,8 @@ def describe(model: DECSC, judges: Sequence[Scene], run: Run, table: dict[str, A
             "steps": run.step,
             "hours": round(run.seconds / 3600, 2),
             "device": next(model.parameters()).device.type,
-            "options": {k: v for k, v in run.identity().items() if k != "scenes"},
-            "scenes": run.scenes,
+            "options": {k: v for k, v in run.identity().items() if k not in run.seen()},
+            **run.seen(),
         },
         validation=table,
     )

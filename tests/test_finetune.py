@@ -10,7 +10,6 @@ import tiny
 import torch
 from typer.testing import CliRunner
 
-from hsidenoise import scenepatches
 from hsidenoise.cli import app
 from hsidenoise.engine import Engine
 from hsidenoise.errors import OutputExistsError, TrainingError, UsageError
@@ -19,6 +18,7 @@ from hsidenoise.finetune import finetune, judge
 from hsidenoise.io import open_cube
 from hsidenoise.model.decsc import rebanded
 from hsidenoise.model.weights import BUILT_IN, find, load, read_card
+from hsidenoise.recorruption import TARGET_NOISE, Strength, recorrupt
 from hsidenoise.scenepatches import OwnSampler, divide, own_scene
 
 FEW = {"steps": 30, "batch": 2, "patch": 16, "lr": 3e-3, "device": "cpu", "quiet": True}
@@ -84,7 +84,7 @@ def test_the_measure_without_truth_is_the_error_there_is(monkeypatch, scene, str
     with open_cube(scene) as cube:
         own = own_scene(cube, "scene.tif", 12)
     engine = Engine(*load(BUILT_IN), torch.device("cpu"), 1)
-    noisy, _ = scenepatches.recorrupt(own.area.noisy, own.sigma, np.random.default_rng([5, 0]))
+    noisy, _ = recorrupt(own.area.noisy, own.strength.at(own.area.noisy), np.random.default_rng([5, 0]))
     clean = tiny.clean(12, 64, 72)[:, : noisy.shape[1], : noisy.shape[2]]
     error = np.square(partly(noisy, engine) - clean) / own.sigma[:, None, None] ** 2
     true = np.mean([error[:, *here].mean() for here in own.held_back])
@@ -97,9 +97,50 @@ def test_recorrupted_pairs_have_independent_noise():
     rng = np.random.default_rng(1)
     sigma = np.array([0.5, 2.0])
     noise = rng.standard_normal((2, 300, 300)).astype(np.float32) * sigma.astype(np.float32)[:, None, None]
-    first, second = scenepatches.recorrupt(noise, sigma, rng)
+    first, second = recorrupt(noise, np.broadcast_to(sigma.astype(np.float32)[:, None, None], noise.shape), rng)
     assert abs((first * second).mean((1, 2)) / sigma**2).max() < 0.03
-    np.testing.assert_allclose(second.var((1, 2)) / sigma**2, scenepatches.TARGET_NOISE, rtol=0.03)
+    np.testing.assert_allclose(second.var((1, 2)) / sigma**2, TARGET_NOISE, rtol=0.03)
+
+
+@pytest.mark.parametrize("bands", [4, 12, 40])
+@pytest.mark.parametrize("photons", [False, True])
+def test_noise_that_grows_with_the_signal_is_drawn_so(bands, photons):
+    """The strength that is found, against the one that was drawn with: by pixel, and on average."""
+    clean = tiny.clean(bands, 96, 96) + 0.05
+    variance = 4e-4 * (clean / clean.mean((1, 2), keepdims=True) if photons else np.ones_like(clean))
+    rng = np.random.default_rng(3)
+    noisy = (clean + rng.standard_normal(clean.shape) * np.sqrt(variance)).astype(np.float32)
+    found = np.square(Strength.of(noisy, np.full(bands, 0.02)).at(noisy).astype(np.float64))
+    np.testing.assert_allclose(found.mean((1, 2)), 4e-4, rtol=0.05)
+    if bands > 4 or not photons:  # four bands may be all signal: then the noise is taken for even
+        wrong = np.abs(found - variance).mean((1, 2)) / 4e-4
+        assert np.median(wrong) < 0.12
+    assert (found > 0).all()
+
+
+def test_strength_of_bands_without_texture_and_of_few_pixels():
+    rng = np.random.default_rng(0)
+    for shape in [(3, 16, 16), (50, 16, 32), (1, 16, 32)]:
+        noisy = (5 + rng.standard_normal(shape)).astype(np.float32)
+        found = Strength.of(noisy, np.ones(shape[0])).at(noisy)
+        assert found.shape == shape
+        np.testing.assert_allclose(np.square(found).mean((1, 2)), 1, rtol=0.05)
+
+
+def test_the_measure_holds_where_noise_grows_with_the_signal():
+    """A denoiser that keeps all noise where it is strong, and none where it is weak, is not taken for a good one."""
+    clean = (tiny.clean(16, 128, 128) + 0.02).astype(np.float32)
+    spread = 0.03 * np.sqrt(clean / clean.mean((1, 2), keepdims=True))
+    noisy = clean + spread * np.random.default_rng(1).standard_normal(clean.shape, dtype=np.float32)
+    sigma = np.sqrt(np.square(spread).mean((1, 2))).astype(np.float64)
+    first, target = recorrupt(noisy, Strength.of(noisy, sigma).at(noisy), np.random.default_rng(2))
+    bright = clean > np.median(clean, (1, 2), keepdims=True)
+    result = np.where(bright, first, clean)
+    strength = Strength.of(noisy, sigma).at(noisy)
+    error = (np.square(result - target) - TARGET_NOISE * np.square(strength)).mean((1, 2)) / sigma**2
+    true = np.square(result - clean).mean((1, 2)) / sigma**2
+    assert true.mean() > 0.6
+    assert error.mean() == pytest.approx(true.mean(), abs=0.1)
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (64, 96), (200, 200), (700, 300), (2000, 2500)])

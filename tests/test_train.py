@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from hsidenoise import train as training
 from hsidenoise.errors import OutputExistsError, TrainingError, UsageError, WeightsError
 from hsidenoise.model import decsc
 from hsidenoise.model.weights import Card, WeightFile, digest, load, read_card, save
-from hsidenoise.patches import Sampler, load_scenes, prefetch
+from hsidenoise.patches import Prefetch, Sampler, load_scenes
+from hsidenoise.photos import load_photos
 from hsidenoise.settings import TrainOptions
 
 TINY = decsc.Config(
@@ -40,6 +42,16 @@ def cubes(tmp_path) -> Path:
         first.attrs["clean_bands"] = clean
         file.create_dataset("second", data=textured(12, 24, seed=1).transpose(1, 2, 0))
         file.create_dataset("not_a_cube", data=np.zeros(5))
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    path = tmp_path / "photos.h5"
+    with h5py.File(path, "w") as file:
+        for i in range(3):
+            image = 255 * textured(3, 48, seed=10 + i)
+            file[f"street/{i}"] = np.clip(image, 0, 255).astype(np.uint8).transpose(1, 2, 0)
     return path
 
 
@@ -84,8 +96,25 @@ def test_patches_never_cross_bad_bands_and_depend_on_seed_and_step_alone(cubes):
 
 def test_prefetched_batches_come_in_order(cubes):
     sampler = Sampler(load_scenes(cubes), bands=7, edge=16, patterns=["g55"], seed=0)
-    for step, batch in zip(range(3, 9), prefetch(sampler, 3, 9, 2), strict=True):
-        assert np.array_equal(batch.noisy, sampler.batch(step, 2).noisy)
+    for workers in (0, 1, 5):
+        for step, batch in zip(range(3, 9), Prefetch(sampler, 3, 9, 2, workers), strict=True):
+            assert np.array_equal(batch.noisy, sampler.batch(step, 2).noisy)
+
+
+class Slow:
+    """Batches that take a while."""
+
+    def batch(self, step, size):
+        time.sleep(0.05)
+        return step
+
+
+@pytest.mark.parametrize(("pause", "least", "most"), [(0.0, 0.8, 1.0), (0.2, 0.0, 0.5)])
+def test_the_time_spent_waiting_for_batches_is_told(pause, least, most):
+    batches = Prefetch(Slow(), 0, 8, 1, workers=1)
+    for _ in batches:
+        time.sleep(pause)
+    assert least < batches.waiting <= most
 
 
 def test_data_that_cannot_be_used(tmp_path, cubes):
@@ -102,9 +131,11 @@ def test_data_that_cannot_be_used(tmp_path, cubes):
         Sampler(load_scenes(cubes), bands=40, edge=16, patterns=["g15"], seed=0)
 
 
-def test_an_interrupted_run_ends_with_the_same_weights(cubes, tmp_path, monkeypatch):
+@pytest.mark.parametrize("mixed", [False, True], ids=["cubes", "photographs too"])
+def test_an_interrupted_run_ends_with_the_same_weights(mixed, cubes, photos, tmp_path, monkeypatch):
+    settings = options(photos=photos, photo_share=0.5) if mixed else options()
     straight = tmp_path / "straight.safetensors"
-    training.train([cubes], straight, options(), quiet=True)
+    training.train([cubes], straight, settings, quiet=True)
 
     resumed = tmp_path / "resumed.safetensors"
     whole = training.Run.advance
@@ -119,9 +150,9 @@ def test_an_interrupted_run_ends_with_the_same_weights(cubes, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(training.Run, "advance", stop_after_three)
         with pytest.raises(KeyboardInterrupt):
-            training.train([cubes], resumed, options(), quiet=True)
+            training.train([cubes], resumed, settings, quiet=True)
     assert not resumed.exists()
-    training.train([cubes], resumed, options(), quiet=True)
+    training.train([cubes], resumed, settings, quiet=True)
     a, _ = load(WeightFile("a", straight))
     b, _ = load(WeightFile("b", resumed))
     for one, other in zip(a.parameters(), b.parameters(), strict=True):
@@ -140,8 +171,33 @@ def test_the_card_and_the_log_say_what_happened(cubes, val, tmp_path):
     assert 0 < card.floor < 1
     lines = [json.loads(line) for line in output.with_suffix(".jsonl").read_text().splitlines()]
     assert {"step", "loss", "psnr", "residual", "lr", "gradient"} <= set(lines[0])
+    assert 0 <= lines[0]["waiting"] <= 1
+    assert "photos" not in card.training
     assert "validation" in lines[-1]
     assert len(digest(output)) == 64
+
+
+def test_the_card_names_the_photographs_and_their_digests(cubes, photos, tmp_path):
+    output = tmp_path / "net.safetensors"
+    card = training.train([cubes], output, options(steps=2, photos=photos, photo_share=0.7), quiet=True)
+    assert set(card.training["photos"]) == {"street/0", "street/1", "street/2"}
+    assert card.training["photos"] == {p.name: p.digest for p in load_photos(photos)}
+    assert card.training["options"]["photo_share"] == 0.7
+    assert read_card(WeightFile("net", output)).training["photos"] == card.training["photos"]
+
+
+def test_other_photographs_are_another_run_but_may_have_moved(cubes, photos, tmp_path):
+    output = tmp_path / "x.safetensors"
+    training.train([cubes], output, options(steps=2, photos=photos), quiet=True)
+    moved = photos.rename(tmp_path / "moved.h5")
+    training.train([cubes], output, options(steps=2, photos=moved), quiet=True)
+    for changes, words in [({}, "photo_share, photos"), ({"photos": moved, "photo_share": 0.5}, "photo_share")]:
+        with pytest.raises(TrainingError, match=words):
+            training.train([cubes], output, options(steps=2, **changes), quiet=True)
+    with h5py.File(moved, "a") as file:
+        file["street/0"][0, 0, 0] ^= 1
+    with pytest.raises(TrainingError, match="photos"):
+        training.train([cubes], output, options(steps=2, photos=moved), quiet=True)
 
 
 def test_training_reduces_the_loss(cubes, tmp_path):
@@ -149,7 +205,7 @@ def test_training_reduces_the_loss(cubes, tmp_path):
     network = decsc.build("tiny")
     sampler = Sampler(load_scenes(cubes), bands=7, edge=16, patterns=["g55"], seed=0)
     batch = [torch.from_numpy(part) for part in sampler.batch(0, 4)]
-    run = training.Run(network, options(steps=60, lr=3e-3), tmp_path / "x.safetensors", {})
+    run = training.Run(network, options(steps=60, lr=3e-3), tmp_path / "x.safetensors", {}, {})
     losses = [run.advance(batch)["loss"] for _ in range(25)]
     assert losses[-1] < losses[0] - 0.2
 
@@ -181,6 +237,8 @@ def test_options_out_of_range_are_refused(cubes, tmp_path):
         ({"init": "zeros"}, "--init"),
         ({"loss": "l1"}, "--loss"),
         ({"patterns": "g15,g77"}, "g77"),
+        ({"photo_share": 0.0}, "--photo-share"),
+        ({"photo_share": 1.5}, "--photo-share"),
     ]:
         with pytest.raises(UsageError, match=words):
             training.train([cubes], tmp_path / "x.safetensors", options(**changes), quiet=True)
