@@ -19,7 +19,7 @@ import tifffile
 import tiny
 from scenes import quiet, write_tiff
 
-from hsidenoise.batch import batch
+from hsidenoise.batch import batch, process
 from hsidenoise.batch.manifest import Claim, Manifest
 from hsidenoise.batch.scenes import find
 from hsidenoise.errors import UsageError
@@ -223,6 +223,67 @@ def test_a_quick_batch_measures_nothing(tmp_path: Path, weights: str) -> None:
     assert not (tmp_path / "out" / ".hsidenoise" / "thumbnails").exists()
 
 
+def times(folder: Path) -> dict[str, int]:
+    return {str(p): p.stat().st_mtime_ns for p in (folder, *folder.rglob("*"))}
+
+
+def test_repeating_a_batch_that_is_done_touches_nothing_and_loads_nothing(tmp_path: Path, weights: str) -> None:
+    scene(tmp_path / "in" / "a.tif")
+    assert batch([str(tmp_path / "in")], tmp_path / "out", model=weights, jobs=1, quiet=True)["done"] == 1
+    before = times(tmp_path / "out")
+    script = (
+        "import sys; from hsidenoise.batch import batch;"
+        "found = batch([sys.argv[1]], sys.argv[2], model=sys.argv[3], jobs=1, quiet=True);"
+        "print(found['skipped'], [m for m in ('torch', 'rasterio', 'scipy', 'matplotlib') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "in"), str(tmp_path / "out"), weights]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "1 []\n"
+    assert times(tmp_path / "out") == before
+    (tmp_path / "out" / "batch-report.html").unlink()
+    assert Path(batch([str(tmp_path / "in")], tmp_path / "out", model=weights, quiet=True)["report"]).is_file()
+
+
+def test_a_file_that_is_no_scene_is_named_before_torch_is_loaded(tmp_path: Path, weights: str) -> None:
+    (tmp_path / "a.tif").write_bytes(b"II*\0")
+    script = (
+        "import sys; from pathlib import Path;"
+        "from hsidenoise.batch.workers import Task, attempt; from hsidenoise.settings import RunOptions;"
+        "task = Task(sys.argv[1], sys.argv[2], RunOptions(model=sys.argv[3]), Path(sys.argv[4]));"
+        "print(attempt(task)[0], [m for m in ('torch', 'matplotlib') if m in sys.modules])"
+    )
+    names = [str(tmp_path / name) for name in ("a.tif", "b.tif")]
+    command = [sys.executable, "-c", script, *names, weights, str(tmp_path / "c.jpg")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "failed []\n"
+
+
+def test_a_script_without_a_main_guard_may_call_it(tmp_path: Path, weights: str) -> None:
+    scene(tmp_path / "in" / "a.tif")
+    text = f"from hsidenoise.batch import batch\nprint(batch(['in'], 'out', model={weights!r}, quiet=True)['done'])\n"
+    (tmp_path / "script.py").write_text(text)
+    command = [sys.executable, "script.py"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_processes_share_the_gpus_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    class Told(Exception):
+        pass
+
+    def popen(*_: Any, env: dict[str, str], **__: Any) -> None:
+        seen.append(env["CUDA_VISIBLE_DEVICES"])
+        raise Told
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    for visible, gpu in (("", 1), ("5,7", 0), ("5,7", 1)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        with pytest.raises(Told):
+            process.start(1, gpu)
+    assert seen == ["1", "5", "7"]
+
+
 # The books.
 
 
@@ -277,7 +338,7 @@ def children(pid: int) -> list[int]:
             command = (path.parent / "cmdline").read_bytes()
         except OSError:
             continue
-        if int(fields[1]) == pid and b"spawn_main" in command:
+        if int(fields[1]) == pid and b"hsidenoise.batch.process" in command:
             found.append(int(path.parent.name))
     return found
 

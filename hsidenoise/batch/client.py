@@ -81,19 +81,23 @@ class Client:
         except (OSError, KeyError, TypeError):
             return False
 
-    def run(self, scenes: list[Scene], jobs: int) -> dict[str, Any]:
-        """Denoise what is not done yet."""
+    def run(self, scenes: list[Scene], jobs: int, gpus: int = 0) -> dict[str, Any]:
+        """Denoise what is not done yet, in so many processes that share the GPUs out among them."""
         waiting = deque(s for s in scenes if not self.done(s))
         self.counts["skipped"] = len(scenes) - len(waiting)
         self.todo = len(waiting)
         began = time.monotonic()
         jobs = min(jobs, max(len(waiting), 1))
-        with (
-            self._pool(jobs) as workers,
-            progress.track(len(waiting), "batch", quiet=self.quiet or not sys.stderr.isatty(), unit="scene") as bar,
-        ):
-            self._drive(waiting, workers, bar)
-        shown = page.write(self.folder, self.folder / BOOKS, self.manifest.latest())
+        if waiting:
+            silent = self.quiet or not sys.stderr.isatty()
+            with (
+                self._pool(jobs, gpus) as workers,
+                progress.track(len(waiting), "batch", quiet=silent, unit="scene") as bar,
+            ):
+                self._drive(waiting, workers, bar)
+        shown = self.folder / page.NAME
+        if not _newer(shown, self.manifest.path):
+            page.write(self.folder, self.folder / BOOKS, self.manifest.latest())
         return {
             "folder": str(self.folder), "scenes": len(scenes),
             **{k: self.counts[k] for k in ("done", "skipped", "failed", "elsewhere")}, "left": len(waiting),
@@ -101,13 +105,13 @@ class Client:
             "jobs": jobs, "seconds": round(time.monotonic() - began, 2),
         }  # fmt: skip
 
-    def _pool(self, jobs: int) -> Pool:
+    def _pool(self, jobs: int, gpus: int) -> Pool:
         if self.options.scheduler:
             from .cluster import Cluster
 
             return Cluster(self.options.scheduler, jobs)
         memory = self.options.max_memory * 2**30 or float("inf")
-        return Workers(jobs, max(1, cores() // jobs), timeout=60 * self.options.timeout, memory=memory)
+        return Workers(jobs, max(1, cores() // jobs), timeout=60 * self.options.timeout, memory=memory, gpus=gpus)
 
     def _drive(self, waiting: deque[Scene], workers: Pool, bar: progress.Progress) -> None:
         claims: _Claims = {}
@@ -135,7 +139,7 @@ class Client:
                     looked = time.monotonic()
                     waiting.extend(elsewhere)
                     elsewhere.clear()
-                elif not claims:
+                elif not (claims or waiting):
                     time.sleep(0.2)
         finally:
             workers.stop()
@@ -262,6 +266,14 @@ class Client:
             "memory_bytes": jobs * PER_JOB, "unreadable": unreadable,
             "outputs": [{"source": s.source, "output": s.output} for s in waiting],
         }  # fmt: skip
+
+
+def _newer(path: Path, than: Path) -> bool:
+    """Whether a file was written after another, which is there."""
+    try:
+        return path.stat().st_mtime_ns >= than.stat().st_mtime_ns
+    except OSError:
+        return False
 
 
 def _finite(value: Any) -> Any:

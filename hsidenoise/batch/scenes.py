@@ -57,7 +57,7 @@ def find(names: Iterable[str], folder: Path, options: BatchOptions) -> list[Scen
         if os.path.isabs(output) or ".." in Path(output).parts:
             raise UsageError(f"{source}: its output would leave {folder}; give the folder it is in")
         other = found.setdefault(output, source)
-        if os.path.realpath(other) != os.path.realpath(source):
+        if other != source and os.path.realpath(other) != os.path.realpath(source):
             raise UsageError(
                 f"{other!r} and {source!r} would both be written to {output}; run them into different folders"
             )
