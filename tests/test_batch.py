@@ -165,6 +165,20 @@ def test_a_file_of_somebody_else_is_not_replaced(tmp_path: Path, weights: str) -
     assert batch([str(source)], out, model=weights, jobs=1, quiet=True, overwrite=True)["done"] == 1
 
 
+def test_an_output_stays_the_batch_own_when_its_scene_is_broken_and_mended(tmp_path: Path, weights: str) -> None:
+    source, out = scene(tmp_path / "in" / "a.tif"), tmp_path / "out"
+    given = {"model": weights, "jobs": 1, "quiet": True}
+    good = source.read_bytes()
+    assert batch([str(source)], out, **given)["done"] == 1
+    source.write_bytes(good[:100])
+    assert [batch([str(source)], out, **given)["failed"] for _ in range(2)] == [1, 1]
+    source.write_bytes(good)
+    assert batch([str(source)], out, **given)["done"] == 1
+    (out / "a.tif").write_bytes(b"somebody's")
+    assert batch([str(source)], out, **given)["failed"] == 1
+    assert (out / "a.tif").read_bytes() == b"somebody's"
+
+
 @pytest.mark.parametrize("name", ["with space.tif", "ünïcödé.tif", "-dash.tif", "quote'\".tif", "new\nline.tif"])
 def test_strange_names(tmp_path: Path, weights: str, name: str) -> None:
     scene(tmp_path / "in" / name)

@@ -21,7 +21,7 @@ from .. import __version__, progress
 from ..errors import HSIDenoiseError, OutputExistsError, UsageError
 from ..settings import BatchOptions, DenoiseOptions, RunOptions, to_dict
 from . import page
-from .manifest import NAME, Claim, Manifest, identity, same
+from .manifest import NAME, Claim, Identity, Last, Manifest, identity
 from .scenes import BOOKS, Scene
 from .workers import Outcome, Pool, Task, Workers
 
@@ -36,7 +36,7 @@ _IDLE = ("device", "tile", "overwrite", "fail_on", "config")
 
 
 #: By output: the scene, its claim, and its file's identity before it was read.
-_Claims = dict[str, tuple[Scene, Claim, dict[str, Any]]]
+_Claims = dict[str, tuple[Scene, Claim, Identity]]
 
 
 def cores() -> int:
@@ -59,35 +59,41 @@ class Client:
         self.gates: list[dict[str, Any]] = []
         self.todo = 0
 
-    def done(self, scene: Scene) -> bool:
-        """Whether the manifest holds this scene, as it is, with these options and weights, and its output is there."""
-        record = self.manifest.latest().get(scene.output, {})
-        if record.get("status") != "done" or record.get("key") != self.key:
+    def done(self, scene: Scene, last: Last | None) -> bool:
+        """Whether its last record says so of this scene as it is, with these options and weights, and output."""
+        if last is None or last.status != "done" or last.key != self.key:
             return False
         try:
             now = identity(scene.source, checksum=self.options.checksum)
             result = identity(self.folder / scene.output, checksum=self.options.checksum)
         except OSError:
             return False
-        return same(record["input"], now) and same(record["result"], result)
+        return now.same(last.input) and result.same(last.result)
 
     def ours(self, scene: Scene) -> bool:
         """Whether the output that is there was written by a batch, or may have been when it was cut off."""
-        record = self.manifest.latest().get(scene.output, {})
-        if record.get("status") == "started":
+        last = self.manifest.latest().get(scene.output)
+        if last is None:
+            return False
+        if last.status == "started":
             return True
         try:
-            return same(record["result"], identity(self.folder / scene.output, checksum=False))
-        except (OSError, KeyError, TypeError):
+            return identity(self.folder / scene.output, checksum=False).same(last.result)
+        except OSError:
             return False
+
+    def waiting(self, scenes: list[Scene]) -> deque[Scene]:
+        """Scenes that are not done yet."""
+        latest = self.manifest.latest()
+        return deque(s for s in scenes if not self.done(s, latest.get(s.output)))
 
     def run(self, scenes: list[Scene], jobs: int, gpus: int = 0) -> dict[str, Any]:
         """Denoise what is not done yet, in so many processes that share the GPUs out among them."""
-        waiting = deque(s for s in scenes if not self.done(s))
+        began = time.monotonic()
+        waiting = self.waiting(scenes)
         self.counts["skipped"] = len(scenes) - len(waiting)
         self.todo = len(waiting)
-        began = time.monotonic()
-        jobs = min(jobs, max(len(waiting), 1))
+        jobs = min(jobs, len(scenes))  # not what is left of them: the threads of each shape the last bits of outputs
         if waiting:
             silent = self.quiet or not sys.stderr.isatty()
             with (
@@ -97,7 +103,7 @@ class Client:
                 self._drive(waiting, workers, bar)
         shown = self.folder / page.NAME
         if not _newer(shown, self.manifest.path):
-            page.write(self.folder, self.folder / BOOKS, self.manifest.latest())
+            page.write(self.folder, self.folder / BOOKS, self.manifest.records())
         return {
             "folder": str(self.folder), "scenes": len(scenes),
             **{k: self.counts[k] for k in ("done", "skipped", "failed", "elsewhere")}, "left": len(waiting),
@@ -157,7 +163,7 @@ class Client:
         if not claim.take():
             elsewhere.append(scene)
             return
-        if self.done(scene):  # by another batch, since this one looked
+        if self.done(scene, self.manifest.latest().get(scene.output)):  # by another batch, since this one looked
             claim.release()
             self.counts["elsewhere"] += 1
             bar.advance(1)
@@ -189,7 +195,8 @@ class Client:
         shared = {f.name: getattr(self.options, f.name) for f in dataclasses.fields(DenoiseOptions)}
         report = output.with_name(output.name + ".html") if self.options.reports else None
         changes = {"overwrite": self.options.overwrite or ours, "report": report, "measure": not self.options.quick}
-        self.manifest.add(self._record(scene, "started", {}))
+        found = {"result": identity(output, checksum=False).to_dict()} if ours and output.exists() else {}
+        self.manifest.add(self._record(scene, "started", found))
         picture = None if self.options.quick else page.thumbnail(self.folder / BOOKS, scene.output)
         return Task(scene.source, str(output), RunOptions(**shared | changes), picture)
 
@@ -200,7 +207,7 @@ class Client:
             "pid": os.getpid(), **detail,
         }  # fmt: skip
 
-    def _settle(self, scene: Scene, outcome: Outcome, told: Mapping[str, Any]) -> None:
+    def _settle(self, scene: Scene, outcome: Outcome, told: Identity) -> None:
         """Record what became of a scene that was such a file."""
         if outcome.status != "done":
             self._fail(scene, outcome.detail, outcome.seconds)
@@ -211,7 +218,7 @@ class Client:
             self._fail(scene, {"error": f"{outcome.task.output}: went away ({error.strerror})"}, outcome.seconds)
             return
         detail = outcome.detail | {
-            "input": dict(told), "result": result,
+            "input": told.to_dict(), "result": result.to_dict(),
             "options": self.asked, "weights": dict(self.weights), "version": __version__,
             "elapsed": round(outcome.seconds, 3),
         }  # fmt: skip
@@ -225,7 +232,7 @@ class Client:
     def _fail(self, scene: Scene, detail: Mapping[str, Any], seconds: float) -> None:
         found: dict[str, Any] = {}
         with contextlib.suppress(OSError):  # it may not be there at all
-            found["input"] = identity(scene.source, checksum=False)
+            found["input"] = identity(scene.source, checksum=False).to_dict()
         self.manifest.add(self._record(scene, "failed", {**found, **detail, "elapsed": round(seconds, 3)}))
         self.counts["failed"] += 1
         self.failures.append({"source": scene.source, "error": str(detail["error"])})
@@ -250,7 +257,7 @@ class Client:
         """What would be done, and about how long it takes."""
         from ..io import open_cube
 
-        waiting = [s for s in scenes if not self.done(s)]
+        waiting = self.waiting(scenes)
         samples, size, unreadable = 0, 0, []
         for scene in waiting:
             try:
