@@ -104,7 +104,7 @@ def one(
     second = start(scenes, out, jobs)
     answer, error = second.communicate()
     if second.returncode:
-        return whom, f"second batch: exit code {second.returncode}: {error}"
+        return whom, f"second batch: exit code {second.returncode}: {error}{answer}"
     if json.loads(answer)["skipped"] != len(before):
         return whom, f"second batch skipped {json.loads(answer)['skipped']}, done were {len(before)}"
     left = [p.name for p in out.iterdir() if p.name.endswith(".part")]

@@ -12,17 +12,18 @@ import os
 import socket
 import sys
 import time
+import warnings
 from collections import Counter, deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .. import __version__, progress
-from ..errors import HSIDenoiseError, OutputExistsError, UsageError
+from ..errors import HSIDenoiseError, HSIDenoiseWarning, OutputExistsError, UsageError, WriteError, printable
 from ..settings import BatchOptions, DenoiseOptions, RunOptions, to_dict
 from . import page
 from .manifest import NAME, Claim, Identity, Last, Manifest, identity
-from .scenes import BOOKS, Scene
+from .scenes import BOOKS, PAGE, Scene
 from .workers import Outcome, Pool, Task, Workers
 
 #: Seconds between looks at scenes that another batch has claimed.
@@ -101,13 +102,16 @@ class Client:
                 progress.track(len(waiting), "batch", quiet=silent, unit="scene") as bar,
             ):
                 self._drive(waiting, workers, bar)
-        shown = self.folder / page.NAME
+        shown = self.folder / PAGE
         if not _newer(shown, self.manifest.path):
-            page.write(self.folder, self.folder / BOOKS, self.manifest.records())
+            try:
+                page.write(self.folder, self.folder / BOOKS, self.manifest.records())
+            except WriteError as error:  # what became of the scenes must be told all the same
+                warnings.warn(str(error), HSIDenoiseWarning, stacklevel=2)
         return {
             "folder": str(self.folder), "scenes": len(scenes),
             **{k: self.counts[k] for k in ("done", "skipped", "failed", "elsewhere")}, "left": len(waiting),
-            "failures": self.failures, "gates_met": self.gates, "report": str(shown),
+            "failures": self.failures, "gates_met": self.gates, "report": str(shown) if shown.exists() else "",
             "jobs": jobs, "seconds": round(time.monotonic() - began, 2),
         }  # fmt: skip
 
@@ -140,7 +144,7 @@ class Client:
                         self._settle(scene, outcome, told)
                         bar.advance(1, **{outcome.status: self.counts[outcome.status]})
                     claim.release()
-                bar.inside({os.path.relpath(o, self.folder): share for o, share in workers.shares().items()})
+                bar.inside({printable(os.path.relpath(o, self.folder)): share for o, share in workers.shares().items()})
                 if elsewhere and time.monotonic() - looked > PATIENCE:
                     looked = time.monotonic()
                     waiting.extend(elsewhere)
@@ -172,7 +176,8 @@ class Client:
             told = identity(scene.source, checksum=self.options.checksum)  # before it is read
             task = self._prepared(scene)
         except (HSIDenoiseError, OSError) as error:
-            self._fail(scene, {"error": " ".join(str(error).split()), "kind": type(error).__name__}, 0.0)
+            why = str(error) if isinstance(error, HSIDenoiseError) else f"{error.filename}: {error.strerror}"
+            self._fail(scene, {"error": " ".join(why.split()), "kind": type(error).__name__}, 0.0)
             claim.release()
             bar.advance(1)
             return
@@ -243,7 +248,7 @@ class Client:
         """A line for each scene, where no bar is shown."""
         if not self.quiet and not sys.stderr.isatty():
             count = self.counts["done"] + self.counts["failed"] + self.counts["elsewhere"]
-            print(f"batch: {count} of {self.todo}: {text}", file=sys.stderr, flush=True)
+            print(f"batch: {count} of {self.todo}: {printable(text)}", file=sys.stderr, flush=True)
 
     def log(self, event: str, scene: Scene, **detail: Any) -> None:
         """Append an event to ``--log-file``."""

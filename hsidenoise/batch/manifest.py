@@ -198,23 +198,32 @@ class Claim:
         self._file: Any = None
 
     def take(self) -> bool:
-        """Take it, unless another process has it."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            file = self.path.open("ab")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        """Take it, unless another process has it.
+
+        Raises
+        ------
+        WriteError
+            The folder cannot be written.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            while True:
+                file = self.path.open("ab")
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    file.close()
+                    return False
+                # Its last holder may have removed the file between the two steps: then the lock is on nothing.
+                try:
+                    if os.path.samestat(os.fstat(file.fileno()), os.stat(self.path)):
+                        self._file = file
+                        return True
+                except FileNotFoundError:
+                    pass
                 file.close()
-                return False
-            # Its last holder may have removed the file between the two steps: then the lock is on nothing.
-            try:
-                if os.path.samestat(os.fstat(file.fileno()), os.stat(self.path)):
-                    self._file = file
-                    return True
-            except FileNotFoundError:
-                pass
-            file.close()
+        except OSError as error:
+            raise WriteError(f"{self.path.parent}: cannot be written ({error.strerror or error})") from error
 
     def release(self) -> None:
         """Give it back."""

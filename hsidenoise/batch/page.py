@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import quote
 
 from ..errors import WriteError
+from .scenes import PAGE
 
-NAME = "batch-report.html"
 #: Scenes shown; of more, those that need a look least are left to the manifest: browsers cannot cope.
 MOST = 2000
 _THUMBNAILS = "thumbnails"
@@ -52,8 +52,8 @@ def write(folder: Path, books: Path, records: Iterable[Record]) -> Path:
     shown = heapq.nlargest(MOST, _counted(records, counts), key=_need)
     rows = [_row(record, folder, books) for record in shown]
     html = environment.from_string(text).render(rows=rows, counts=counts, folder=folder.name or str(folder))
-    path = folder / NAME
-    part = folder / f".{NAME}.{os.getpid()}.part"
+    path = folder / PAGE
+    part = folder / f".{PAGE}.{os.getpid()}.part"
     try:
         part.write_text(html, encoding="utf-8", errors="surrogateescape")
         os.replace(part, path)
