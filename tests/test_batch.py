@@ -19,7 +19,7 @@ import tifffile
 import tiny
 from scenes import quiet, write_tiff
 
-from hsidenoise.batch import batch, process
+from hsidenoise.batch import batch, page, process
 from hsidenoise.batch.manifest import Claim, Manifest
 from hsidenoise.batch.scenes import find
 from hsidenoise.errors import UsageError
@@ -212,6 +212,8 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, weights: str) -> None:
     found = batch([str(tmp_path / "in")], tmp_path / "out", model=weights, dry_run=True)
     assert (found["scenes"], found["todo"]) == (1, 1)
     assert found["input_bytes"] > 0
+    assert 1 < found["seconds"] < 10  # starting up, above all
+    assert 2e8 < found["memory_bytes"] < 8e8
     assert not (tmp_path / "out").exists()
 
 
@@ -228,6 +230,31 @@ def test_the_page_shows_every_scene_and_escapes_its_name(tmp_path: Path, weights
     (picture,) = (tmp_path / "out" / ".hsidenoise" / "thumbnails").iterdir()
     assert picture.read_bytes()[:3] == b"\xff\xd8\xff"
     assert picture.name in text
+
+
+def test_the_page_puts_first_what_needs_a_look_and_stays_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def done(name: str, level: str, hit: int, snr: float) -> dict[str, Any]:
+        summary = {"structure_found": hit, "median_snr_before": snr}
+        measured = {"summary": summary, "verdict": {"level": level, "text": "So.", "reasons": ["Why."]}}
+        return {"output": name, "status": "done", "denoised": 10, "measured": measured, "unconverged": 0, "tiles": 1}
+
+    given = [
+        done("fine", "good", 0, 40), done("noisy", "good", 0, 5), done("doubtful", "check", 1, 40),
+        {"output": "broken.tif", "source": "/x/broken.tif", "status": "failed", "error": "in/broken.tif: is empty"},
+        done("worse", "check", 5, 40), done("wrong", "fault", 0, 40), done("plain", "good", 0, 20),
+    ]  # fmt: skip
+    text = page.write(tmp_path, tmp_path, given).read_text()
+    order = ["broken.tif", "wrong", "worse", "doubtful", "noisy", "plain", "fine"]
+    places = [text.index(f'<td class="name">{name}</td>') for name in order]
+    assert places == sorted(places)
+    assert "<div>is empty</div>" in text  # its name stands beside it
+    monkeypatch.setattr(page, "MOST", 3)
+    text = page.write(tmp_path, tmp_path, given).read_text()
+    assert "6 denoised, 1 failed" in text
+    assert "Shown are the 3 that need it most" in text
+    assert "doubtful" not in text
 
 
 def test_a_quick_batch_measures_nothing(tmp_path: Path, weights: str) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import glob
 import hashlib
+import heapq
 import json
 import math
 import os
@@ -30,8 +31,11 @@ from .workers import Outcome, Pool, Task, Workers
 PATIENCE = 5.0
 #: Memory that a process is reckoned to take, where jobs are chosen by what is free.
 PER_JOB = 3 << 29
-#: Core seconds for each sample of a scene, to tell beforehand how long a batch takes.
-PACE = 8e-7
+#: To tell beforehand how long a batch takes, in core seconds: a process starts in, a scene takes at least, and for each
+#: pixel of an eigen-image, of which a scene has as many as bands, up to so many; measuring adds a share, a report more.
+START, LEAST, PACE, IMAGES, MEASURING, REPORT = 3.0, 0.03, 6e-6, 8, 1.33, 3.0
+#: And what memory: bytes of a process, and for each sample and pixel of its scene; tiles keep it below PER_JOB.
+EMPTY, PER_SAMPLE, PER_PIXEL = 350e6, 30, 100
 #: Options that change nothing in what is written.
 _IDLE = ("device", "tile", "overwrite", "fail_on", "config")
 
@@ -144,7 +148,7 @@ class Client:
                         self._settle(scene, outcome, told)
                         bar.advance(1, **{outcome.status: self.counts[outcome.status]})
                     claim.release()
-                bar.inside({printable(os.path.relpath(o, self.folder)): share for o, share in workers.shares().items()})
+                bar.inside({_short(os.path.relpath(o, self.folder)): s for o, s in workers.shares().items()})
                 if elsewhere and time.monotonic() - looked > PATIENCE:
                     looked = time.monotonic()
                     waiting.extend(elsewhere)
@@ -263,21 +267,35 @@ class Client:
         from ..io import open_cube
 
         waiting = self.waiting(scenes)
-        samples, size, unreadable = 0, 0, []
+        work: list[float] = []
+        memory: list[float] = []
+        size, unreadable = 0, []
         for scene in waiting:
             try:
                 with open_cube(scene.source, self.options) as cube:
                     bands, rows, cols = cube.shape
-                    samples += bands * rows * cols
+                    work.append(LEAST + PACE * rows * cols * min(bands, IMAGES) * self.options.shifts)
+                    memory.append(min(EMPTY + rows * cols * (PER_PIXEL + PER_SAMPLE * bands), PER_JOB))
                     size += sum(os.path.getsize(f) for f in cube.layout.get("files", ()) if os.path.isfile(f))
             except (HSIDenoiseError, OSError) as error:
                 unreadable.append({"source": scene.source, "error": " ".join(str(error).split())})
+        if not self.options.quick:
+            work = [MEASURING * seconds + REPORT * self.options.reports for seconds in work]
+        jobs = min(jobs, max(len(scenes), 1))
+        # Scenes of one process each: no number of cores makes the longest shorter.
+        seconds = START + max(sum(work) / min(jobs, cores()), max(work) / max(1, cores() // jobs)) if work else 0.0
         return {
             "folder": str(self.folder), "scenes": len(scenes), "todo": len(waiting), "done": len(scenes) - len(waiting),
-            "input_bytes": size, "seconds": round(samples * PACE / min(jobs, cores()), 1), "jobs": jobs,
-            "memory_bytes": jobs * PER_JOB, "unreadable": unreadable,
+            "input_bytes": size, "seconds": round(seconds, 1), "jobs": jobs,
+            "memory_bytes": int(sum(heapq.nlargest(jobs, memory))), "unreadable": unreadable,
             "outputs": [{"source": s.source, "output": s.output} for s in waiting],
         }  # fmt: skip
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for its bar on a terminal."""
+    shown = printable(name)
+    return shown if len(shown) <= 24 else f"{shown[:4]}…{shown[-19:]}"
 
 
 def _newer(path: Path, than: Path) -> bool:

@@ -70,13 +70,28 @@ def _counted(records: Iterable[Record], counts: Counter[str]) -> Iterator[Record
         yield record
 
 
-def _need(record: Record) -> tuple[bool, bool, float, float, float]:
-    """How much a scene needs a look: failed, gate met, structure removed, not converged, noisy."""
+def _need(record: Record) -> tuple[bool, bool, int, float, float, float]:
+    """How much a scene needs a look: failed, gate met, verdict, structure removed, not converged, noisy."""
     snr = _summary(record).get("median_snr_before")
     return (
-        record["status"] == "failed", bool(record.get("gates_met")), _structure(record) or 0.0,
-        _unconverged(record) or 0.0, -(snr or 0.0),
+        record["status"] == "failed", bool(record.get("gates_met")), ("good", "check", "fault").index(_level(record)),
+        _structure(record) or 0.0, _unconverged(record) or 0.0, -(snr or 0.0),
     )  # fmt: skip
+
+
+def _level(record: Record) -> str:
+    """Of the verdict; what was not measured is taken for good."""
+    level = ((record.get("measured") or {}).get("verdict") or {}).get("level")
+    return level if level in ("check", "fault") else "good"
+
+
+def _said(record: Record) -> str:
+    """The verdict, or the error without the name, which stands beside it."""
+    error = str(record.get("error") or "")
+    name, _, rest = error.partition(": ")
+    if rest and os.path.basename(name) == os.path.basename(str(record.get("source"))):
+        return rest
+    return error or ((record.get("measured") or {}).get("verdict") or {}).get("text") or ""
 
 
 def _summary(record: Record) -> Record:
@@ -106,8 +121,9 @@ def _row(record: Record, folder: Path, books: Path) -> dict[str, Any]:
         "status": record["status"],
         "link": _link(report.relative_to(folder)) if report.is_file() else "",
         "picture": _link(picture.relative_to(folder)) if not failed and picture.is_file() else "",
-        "said": record.get("error") or verdict.get("text") or "",
-        "level": "fault" if failed else verdict.get("level", ""),
+        "said": _said(record),
+        "reasons": " ".join(verdict.get("reasons") or ()),
+        "level": "failed" if failed else verdict.get("level", ""),
         "gates": ", ".join(record.get("gates_met") or ()),
         "structure": _structure(record),
         "unconverged": _unconverged(record),
