@@ -96,9 +96,11 @@ def archive(folder: Path, count: int, broken: int) -> None:
 def batch(scenes: Path, out: Path, jobs: int) -> tuple[int, dict[str, object], float, float]:
     """Exit code, answer, seconds, and the client's peak memory in MiB."""
     script = (
-        "import json, resource, sys; from hsidenoise.batch import batch;"
+        "import json, re, sys; from pathlib import Path; from hsidenoise.batch import batch;"
         "found = batch([sys.argv[1]], sys.argv[2], jobs=int(sys.argv[3]), quick=True, quiet=True);"
-        "found['peak'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024; print(json.dumps(found))"
+        # Not getrusage, whose peak is inherited from the process that started this one.
+        "peak = int(re.search(r'VmHWM:\\s*(\\d+)', Path('/proc/self/status').read_text())[1]) / 1024;"
+        "print(json.dumps(found | {'peak': peak}))"
     )
     began = time.monotonic()
     done = subprocess.run(

@@ -54,7 +54,7 @@ def workers(client: int) -> list[int]:
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(stat.read_text().rpartition(")")[2].split()[1])
-            if parent == client and b"spawn_main" in (stat.parent / "cmdline").read_bytes():
+            if parent == client and b"hsidenoise.batch.process" in (stat.parent / "cmdline").read_bytes():
                 found.append(int(stat.parent.name))
         except OSError:
             continue
@@ -104,7 +104,7 @@ def one(
     second = start(scenes, out, jobs)
     answer, error = second.communicate()
     if second.returncode:
-        return whom, f"second batch: exit code {second.returncode}: {error}"
+        return whom, f"second batch: exit code {second.returncode}: {error}{answer}"
     if json.loads(answer)["skipped"] != len(before):
         return whom, f"second batch skipped {json.loads(answer)['skipped']}, done were {len(before)}"
     left = [p.name for p in out.iterdir() if p.name.endswith(".part")]

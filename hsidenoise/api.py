@@ -64,7 +64,7 @@ def denoise(
     ----------
     scene
         An array; an ``xarray.DataArray`` with a spectral and two spatial dimensions; or the name of a file that
-        `open_cube` opens, whose pixels are read. NaN, infinity and `nodata` are no measurements.
+        `open_cube` opens, whose pixels are read. NaN, infinity, `nodata` and what is masked are no measurements.
     model, device, tile, shifts, bidx
         As of ``hsidenoise run``.
     nodata
@@ -109,6 +109,8 @@ def denoise(
         order = _order(axes or "byx")
         told = {"wavelength": _text(wavelengths), "wavelength units": "nm"}
         return _array(scene, order, nodata, told, chosen)
+    if hasattr(scene, "data_vars"):
+        raise UsageError(f"an xarray.Dataset: name one of its variables ({', '.join(map(str, scene.data_vars))})")
     if hasattr(scene, "dims") and hasattr(scene, "coords"):
         return _labelled(scene, nodata, wavelengths, chosen)
     raise UsageError(f"{type(scene).__name__}: denoise takes an array, an xarray.DataArray or the name of a file")
@@ -126,9 +128,15 @@ def _array(
 ) -> NDArray[Any]:  # fmt: skip
     if values.ndim != 3 or 0 in values.shape or values.dtype.kind not in "iuf":
         raise UsageError(f"an array of {values.dtype} {values.shape}: give numbers with three axes")
-    cube = Cube.of(values.transpose(order), nodata)
+    cube = Cube.of(np.asarray(values).transpose(order), nodata)
     cube = replace(cube, bands=from_envi(told, cube.shape[0], "wavelengths"))
-    return np.ascontiguousarray(_denoised(cube, **chosen).transpose(np.argsort(order)))
+    if isinstance(values, np.ma.MaskedArray):
+        mask = Cube.of(~np.ma.getmaskarray(values).transpose(order))
+        cube = replace(cube, read_mask=mask.read_raw)
+    clean = np.ascontiguousarray(_denoised(cube, **chosen).transpose(np.argsort(order)))
+    if isinstance(values, np.ma.MaskedArray):
+        return np.ma.array(clean, mask=values.mask, fill_value=values.fill_value)
+    return clean
 
 
 def _labelled(scene: Any, nodata: float | None, wavelengths: Sequence[float], chosen: dict[str, Any]) -> Any:

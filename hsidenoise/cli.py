@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
-from .errors import HSIDenoiseError, HSIDenoiseWarning
+from .errors import HSIDenoiseError, HSIDenoiseWarning, printable
 from .settings import (
     BatchOptions,
     EvaluateOptions,
@@ -103,7 +103,7 @@ def failing_in_one_line(quiet: bool = False) -> Iterator[None]:
 
 def talk(line: str) -> None:
     """One line on stderr."""
-    print(f"hsidenoise: {' '.join(line.split())}", file=sys.stderr)
+    print(f"hsidenoise: {printable(' '.join(line.split()))}", file=sys.stderr)
 
 
 def answer(value: Any) -> None:
@@ -171,15 +171,15 @@ def batch(
     """Denoise many scenes; repeat the command to go on where it stopped."""
     with failing_in_one_line(quiet):
         from .batch import batch as batch_
-        from .summary import describe_batch
+        from .summary import describe_batch, describe_trouble
 
         found = batch_(scenes, folder, build(BatchOptions, fields), quiet=quiet)
         if json:
             answer(found)
         elif "todo" in found:
             print("\n".join(describe_batch(found)))
-        elif not quiet:
-            for line in describe_batch(found):
+        else:
+            for line in describe_trouble(found) if quiet else describe_batch(found):
                 talk(line)
         if found.get("failures"):
             raise typer.Exit(1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +56,34 @@ def pick(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
+def count(name: str) -> int:
+    """GPUs that the device of that name stands for; torch, slow to import, is asked only where there may be one.
+
+    Raises
+    ------
+    DeviceError
+        As `pick`.
+    """
+    if name == "cpu" or (name == "auto" and _without_driver()):
+        return 0
+    if pick(name).type == "cpu":
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if name == "auto" else 1
+
+
+def _without_driver() -> bool:
+    """Whether there is no GPU for certain: neither NVIDIA's driver, which PyTorch needs, nor AMD's."""
+    if sys.platform != "linux" or Path("/dev/kfd").exists():
+        return False
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return True
+    return False
+
+
 def _present() -> str:
     """The devices of this machine, for messages."""
     import torch
@@ -65,14 +95,18 @@ def _present() -> str:
 def free_memory(device: torch.device) -> int:
     """Bytes that can be allocated on `device` now.
 
-    On CUDA what the driver has left plus what PyTorch holds in reserve. On the CPU what the system can give without
-    swapping, or less where a control group (container, batch job) sets a limit.
+    On CUDA what the driver has left plus what PyTorch holds in reserve; on the CPU `machine_memory`.
     """
-    import torch
-
     if device.type == "cuda":
+        import torch
+
         reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + reserve
+    return machine_memory()
+
+
+def machine_memory() -> int:
+    """Bytes the system can give without swapping, or less where a control group (container, batch job) sets a limit."""
     return max(0, min([_system_memory(), *_group_memory()]))
 
 

@@ -25,9 +25,13 @@ Only the command line catches them: one line on stderr, then the exit code.
 _LONGEST = 900
 
 
+def printable(text: str) -> str:
+    """One line for a terminal: file names and damaged files may hold control characters, which could command it."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def _line(text: str) -> str:
-    """One line for a terminal: a damaged file may have put control characters into it, or pages of text."""
-    shown = "".join(c if c.isprintable() else " " for c in text)
+    shown = printable(text)  # damaged files may hold pages of text, too
     return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST * 2 // 3]} ... {shown[-_LONGEST // 3 :]}"
 
 

@@ -60,18 +60,21 @@ def run(
     checks = gates.parse(options.fail_on)
     started = time.time()
     check_targets(scene, output, options)
-    # Only now what takes seconds to import: a slip in a file name is told at once.
-    from .device import pick
-    from .engine import Engine
-    from .job import check_numbers, prepare, select_bands
-    from .model.weights import find, load
+    from .device import count
+    from .model.weights import find
 
     file = find(options.model)
-    device = pick(options.device)
-    model, card = load(file)
-    engine = Engine(model, card, device, options.shifts)
+    count(options.device)
     with gdal_env(options.config), np.errstate(over="ignore"), ExitStack() as stack:
         cube = stack.enter_context(open_cube(scene, options))
+        # Only now what takes seconds to import: a slip in a name, or a file that is none, is told at once.
+        from .device import pick
+        from .engine import Engine
+        from .job import check_numbers, prepare, select_bands
+        from .model.weights import load
+
+        model, card = load(file)
+        engine = Engine(model, card, pick(options.device), options.shifts)
         if options.reference:
             with open_cube(options.reference) as reference:
                 if reference.shape != cube.shape:

@@ -192,6 +192,12 @@ def size(count: float) -> str:
     return f"{count:.1f} {units[0]}"
 
 
+def describe_trouble(found: Mapping[str, Any]) -> list[str]:
+    """What went wrong in a batch."""
+    lines = [f"gate met: {met['gate']}: {met['source']}" for met in found["gates_met"]]
+    return lines + [f"failed: {failure['error']}" for failure in found["failures"]]
+
+
 def describe_batch(found: Mapping[str, Any]) -> list[str]:
     """What a batch did, or would do."""
     if "todo" in found:
@@ -206,6 +212,5 @@ def describe_batch(found: Mapping[str, Any]) -> list[str]:
         ]
     counts = ", ".join(f"{found[key]} {key}" for key in ("done", "skipped", "elsewhere", "failed") if found[key])
     lines = [f"{count_of(found['scenes'], 'scene')}: {counts or 'nothing to do'} in {found['seconds']:.1f} s"]
-    lines += [f"gate met: {met['gate']}: {met['source']}" for met in found["gates_met"]]
-    lines += [f"failed: {failure['error']}" for failure in found["failures"]]
-    return [*lines, f"{found['report']}: what was done, worst first"]
+    lines += describe_trouble(found)
+    return [*lines, f"{found['report']}: what was done, worst first"] if found["report"] else lines

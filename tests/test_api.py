@@ -6,6 +6,7 @@ import base64
 import doctest
 import io
 import re
+import types
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,19 @@ def test_what_is_no_measurement_comes_back() -> None:
     assert np.isfinite(found[:, 5:]).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int16"])
+def test_a_masked_array_comes_back_masked(dtype: str) -> None:
+    noisy = cube(dtype)
+    mask = np.zeros(noisy.shape, bool)
+    mask[:, 20:25, 9] = True
+    noisy[mask] = 30000
+    found = hsidenoise.denoise(np.ma.array(noisy, mask=mask).transpose(1, 2, 0), axes="yxb").transpose(2, 0, 1)
+    np.testing.assert_array_equal(found.mask, mask)
+    np.testing.assert_array_equal(found.data[mask], noisy[mask])
+    noisy[mask] = -32000  # whatever is below the mask
+    np.testing.assert_array_equal(found.data[~mask], hsidenoise.denoise(np.ma.array(noisy, mask=mask)).data[~mask])
+
+
 def test_bands_may_be_chosen() -> None:
     noisy = cube()
     found = hsidenoise.denoise(noisy, bidx="2..5")
@@ -101,6 +115,7 @@ def test_a_labelled_array_keeps_its_labels() -> None:
         (np.zeros((3, 4, 0)), {}, "give numbers"),
         (np.zeros((3, 4, 5)), {"axes": "bxx"}, "axes"),
         ([1, 2], {}, "list"),
+        (types.SimpleNamespace(data_vars=["reflectance"]), {}, "reflectance"),
         (np.zeros((3, 4, 5)), {"bidx": "9"}, "--bidx"),
     ],
 )

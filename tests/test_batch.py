@@ -19,7 +19,7 @@ import tifffile
 import tiny
 from scenes import quiet, write_tiff
 
-from hsidenoise.batch import batch
+from hsidenoise.batch import batch, page, process
 from hsidenoise.batch.manifest import Claim, Manifest
 from hsidenoise.batch.scenes import find
 from hsidenoise.errors import UsageError
@@ -165,6 +165,20 @@ def test_a_file_of_somebody_else_is_not_replaced(tmp_path: Path, weights: str) -
     assert batch([str(source)], out, model=weights, jobs=1, quiet=True, overwrite=True)["done"] == 1
 
 
+def test_an_output_stays_the_batch_own_when_its_scene_is_broken_and_mended(tmp_path: Path, weights: str) -> None:
+    source, out = scene(tmp_path / "in" / "a.tif"), tmp_path / "out"
+    given = {"model": weights, "jobs": 1, "quiet": True}
+    good = source.read_bytes()
+    assert batch([str(source)], out, **given)["done"] == 1
+    source.write_bytes(good[:100])
+    assert [batch([str(source)], out, **given)["failed"] for _ in range(2)] == [1, 1]
+    source.write_bytes(good)
+    assert batch([str(source)], out, **given)["done"] == 1
+    (out / "a.tif").write_bytes(b"somebody's")
+    assert batch([str(source)], out, **given)["failed"] == 1
+    assert (out / "a.tif").read_bytes() == b"somebody's"
+
+
 @pytest.mark.parametrize("name", ["with space.tif", "ünïcödé.tif", "-dash.tif", "quote'\".tif", "new\nline.tif"])
 def test_strange_names(tmp_path: Path, weights: str, name: str) -> None:
     scene(tmp_path / "in" / name)
@@ -198,6 +212,8 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, weights: str) -> None:
     found = batch([str(tmp_path / "in")], tmp_path / "out", model=weights, dry_run=True)
     assert (found["scenes"], found["todo"]) == (1, 1)
     assert found["input_bytes"] > 0
+    assert 1 < found["seconds"] < 10  # starting up, above all
+    assert 2e8 < found["memory_bytes"] < 8e8
     assert not (tmp_path / "out").exists()
 
 
@@ -216,11 +232,97 @@ def test_the_page_shows_every_scene_and_escapes_its_name(tmp_path: Path, weights
     assert picture.name in text
 
 
+def test_the_page_puts_first_what_needs_a_look_and_stays_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def done(name: str, level: str, hit: int, snr: float) -> dict[str, Any]:
+        summary = {"structure_found": hit, "median_snr_before": snr}
+        measured = {"summary": summary, "verdict": {"level": level, "text": "So.", "reasons": ["Why."]}}
+        return {"output": name, "status": "done", "denoised": 10, "measured": measured, "unconverged": 0, "tiles": 1}
+
+    given = [
+        done("fine", "good", 0, 40), done("noisy", "good", 0, 5), done("doubtful", "check", 1, 40),
+        {"output": "broken.tif", "source": "/x/broken.tif", "status": "failed", "error": "in/broken.tif: is empty"},
+        done("worse", "check", 5, 40), done("wrong", "fault", 0, 40), done("plain", "good", 0, 20),
+    ]  # fmt: skip
+    text = page.write(tmp_path, tmp_path, given).read_text()
+    order = ["broken.tif", "wrong", "worse", "doubtful", "noisy", "plain", "fine"]
+    places = [text.index(f'<td class="name">{name}</td>') for name in order]
+    assert places == sorted(places)
+    assert "<div>is empty</div>" in text  # its name stands beside it
+    monkeypatch.setattr(page, "MOST", 3)
+    text = page.write(tmp_path, tmp_path, given).read_text()
+    assert "6 denoised, 1 failed" in text
+    assert "Shown are the 3 that need it most" in text
+    assert "doubtful" not in text
+
+
 def test_a_quick_batch_measures_nothing(tmp_path: Path, weights: str) -> None:
     source = scene(tmp_path / "in" / "a.tif")
     assert batch([str(source)], tmp_path / "out", model=weights, jobs=1, quiet=True, quick=True)["done"] == 1
     assert "measured" not in records(tmp_path / "out")[-1]
     assert not (tmp_path / "out" / ".hsidenoise" / "thumbnails").exists()
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {str(p): p.stat().st_mtime_ns for p in (folder, *folder.rglob("*"))}
+
+
+def test_repeating_a_batch_that_is_done_touches_nothing_and_loads_nothing(tmp_path: Path, weights: str) -> None:
+    scene(tmp_path / "in" / "a.tif")
+    assert batch([str(tmp_path / "in")], tmp_path / "out", model=weights, jobs=1, quiet=True)["done"] == 1
+    before = times(tmp_path / "out")
+    script = (
+        "import sys; from hsidenoise.batch import batch;"
+        "found = batch([sys.argv[1]], sys.argv[2], model=sys.argv[3], jobs=1, quiet=True);"
+        "print(found['skipped'], [m for m in ('torch', 'rasterio', 'scipy', 'matplotlib') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "in"), str(tmp_path / "out"), weights]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "1 []\n"
+    assert times(tmp_path / "out") == before
+    (tmp_path / "out" / "batch-report.html").unlink()
+    assert Path(batch([str(tmp_path / "in")], tmp_path / "out", model=weights, quiet=True)["report"]).is_file()
+
+
+def test_a_file_that_is_no_scene_is_named_before_torch_is_loaded(tmp_path: Path, weights: str) -> None:
+    (tmp_path / "a.tif").write_bytes(b"II*\0")
+    script = (
+        "import sys; from pathlib import Path;"
+        "from hsidenoise.batch.workers import Task, attempt; from hsidenoise.settings import RunOptions;"
+        "task = Task(sys.argv[1], sys.argv[2], RunOptions(model=sys.argv[3]), Path(sys.argv[4]));"
+        "print(attempt(task)[0], [m for m in ('torch', 'matplotlib') if m in sys.modules])"
+    )
+    names = [str(tmp_path / name) for name in ("a.tif", "b.tif")]
+    command = [sys.executable, "-c", script, *names, weights, str(tmp_path / "c.jpg")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "failed []\n"
+
+
+def test_a_script_without_a_main_guard_may_call_it(tmp_path: Path, weights: str) -> None:
+    scene(tmp_path / "in" / "a.tif")
+    text = f"from hsidenoise.batch import batch\nprint(batch(['in'], 'out', model={weights!r}, quiet=True)['done'])\n"
+    (tmp_path / "script.py").write_text(text)
+    command = [sys.executable, "script.py"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_processes_share_the_gpus_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    class Told(Exception):
+        pass
+
+    def popen(*_: Any, env: dict[str, str], **__: Any) -> None:
+        seen.append(env["CUDA_VISIBLE_DEVICES"])
+        raise Told
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    for visible, gpu in (("", 1), ("5,7", 0), ("5,7", 1)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        with pytest.raises(Told):
+            process.start(1, gpu)
+    assert seen == ["1", "5", "7"]
 
 
 # The books.
@@ -277,7 +379,7 @@ def children(pid: int) -> list[int]:
             command = (path.parent / "cmdline").read_bytes()
         except OSError:
             continue
-        if int(fields[1]) == pid and b"spawn_main" in command:
+        if int(fields[1]) == pid and b"hsidenoise.batch.process" in command:
             found.append(int(path.parent.name))
     return found
 

@@ -10,7 +10,7 @@ import tiny
 from hsidenoise import metrics
 from hsidenoise import run as verb
 from hsidenoise.errors import WeightsError
-from hsidenoise.model import weights
+from hsidenoise.model import dct, weights
 from hsidenoise.noise import PATTERNS, add_noise
 
 SHIPPED = weights.shipped()
@@ -77,3 +77,7 @@ def test_an_altered_file_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "folder", lambda: tmp_path)
     with pytest.raises(WeightsError, match="sha256"):
         weights.load(weights.find("compact"))
+
+
+def test_the_built_in_model_reaches_as_far_as_its_card_says() -> None:
+    assert weights.BUILT_IN_CARD.halo == 3 * dct.EDGE

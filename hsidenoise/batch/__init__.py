@@ -49,20 +49,21 @@ def batch(
     options = with_changes(options or BatchOptions(), changes)
     gates.parse(options.fail_on)
     _check(options)
-    from ..device import pick
-    from ..model.weights import digest
+    from ..device import count
+    from ..model.weights import digest, read_card
     from ..model.weights import find as find_weights
 
     file = find_weights(options.model)
-    device = pick(options.device)
+    read_card(file)
+    gpus = count(options.device)
     top = Path(folder)
     scenes = find(names, top, options)
     weights = {"name": file.name, "sha256": file.sha256 or (digest(file.path) if file.path else "")}
     client = Client(top, options, weights, quiet=quiet)
     if options.dry_run:
-        return client.estimate(scenes, jobs=_jobs(options, device.type))
+        return client.estimate(scenes, jobs=_jobs(options, gpus))
     _make(top)
-    return client.run(scenes, jobs=_jobs(options, device.type))
+    return client.run(scenes, jobs=_jobs(options, gpus), gpus=gpus if options.device == "auto" else 0)
 
 
 def _check(options: BatchOptions) -> None:
@@ -83,15 +84,13 @@ def _make(folder: Path) -> None:
         raise UsageError(f"{folder}: cannot be made or written ({error.strerror}); choose another folder") from error
 
 
-def _jobs(options: BatchOptions, device: str) -> int:
+def _jobs(options: BatchOptions, gpus: int) -> int:
     """Processes: as asked for, else one for each GPU, or for each core that there is memory for."""
     if options.jobs:
         return options.jobs
-    import torch
+    if gpus:
+        return gpus
+    from ..device import machine_memory
 
-    if device == "cuda":
-        return torch.cuda.device_count() if options.device == "auto" else 1
-    from ..device import free_memory
-
-    memory = options.max_memory * 2**30 or free_memory(torch.device("cpu"))
+    memory = options.max_memory * 2**30 or machine_memory()
     return max(1, min(cores(), int(memory // PER_JOB)))

@@ -6,37 +6,42 @@ import contextlib
 import dataclasses
 import glob
 import hashlib
+import heapq
 import json
 import math
 import os
 import socket
 import sys
 import time
+import warnings
 from collections import Counter, deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .. import __version__, progress
-from ..errors import HSIDenoiseError, OutputExistsError, UsageError
+from ..errors import HSIDenoiseError, HSIDenoiseWarning, OutputExistsError, UsageError, WriteError, printable
 from ..settings import BatchOptions, DenoiseOptions, RunOptions, to_dict
 from . import page
-from .manifest import NAME, Claim, Manifest, identity, same
-from .scenes import BOOKS, Scene
+from .manifest import NAME, Claim, Identity, Last, Manifest, identity
+from .scenes import BOOKS, PAGE, Scene
 from .workers import Outcome, Pool, Task, Workers
 
 #: Seconds between looks at scenes that another batch has claimed.
 PATIENCE = 5.0
 #: Memory that a process is reckoned to take, where jobs are chosen by what is free.
 PER_JOB = 3 << 29
-#: Core seconds for each sample of a scene, to tell beforehand how long a batch takes.
-PACE = 8e-7
+#: To tell beforehand how long a batch takes, in core seconds: a process starts in, a scene takes at least, and for each
+#: pixel of an eigen-image, of which a scene has as many as bands, up to so many; measuring adds a share, a report more.
+START, LEAST, PACE, IMAGES, MEASURING, REPORT = 3.0, 0.03, 6e-6, 8, 1.33, 3.0
+#: And what memory: bytes of a process, and for each sample and pixel of its scene; tiles keep it below PER_JOB.
+EMPTY, PER_SAMPLE, PER_PIXEL = 350e6, 30, 100
 #: Options that change nothing in what is written.
 _IDLE = ("device", "tile", "overwrite", "fail_on", "config")
 
 
 #: By output: the scene, its claim, and its file's identity before it was read.
-_Claims = dict[str, tuple[Scene, Claim, dict[str, Any]]]
+_Claims = dict[str, tuple[Scene, Claim, Identity]]
 
 
 def cores() -> int:
@@ -59,55 +64,68 @@ class Client:
         self.gates: list[dict[str, Any]] = []
         self.todo = 0
 
-    def done(self, scene: Scene) -> bool:
-        """Whether the manifest holds this scene, as it is, with these options and weights, and its output is there."""
-        record = self.manifest.latest().get(scene.output, {})
-        if record.get("status") != "done" or record.get("key") != self.key:
+    def done(self, scene: Scene, last: Last | None) -> bool:
+        """Whether its last record says so of this scene as it is, with these options and weights, and output."""
+        if last is None or last.status != "done" or last.key != self.key:
             return False
         try:
             now = identity(scene.source, checksum=self.options.checksum)
             result = identity(self.folder / scene.output, checksum=self.options.checksum)
         except OSError:
             return False
-        return same(record["input"], now) and same(record["result"], result)
+        return now.same(last.input) and result.same(last.result)
 
     def ours(self, scene: Scene) -> bool:
         """Whether the output that is there was written by a batch, or may have been when it was cut off."""
-        record = self.manifest.latest().get(scene.output, {})
-        if record.get("status") == "started":
+        last = self.manifest.latest().get(scene.output)
+        if last is None:
+            return False
+        if last.status == "started":
             return True
         try:
-            return same(record["result"], identity(self.folder / scene.output, checksum=False))
-        except (OSError, KeyError, TypeError):
+            return identity(self.folder / scene.output, checksum=False).same(last.result)
+        except OSError:
             return False
 
-    def run(self, scenes: list[Scene], jobs: int) -> dict[str, Any]:
-        """Denoise what is not done yet."""
-        waiting = deque(s for s in scenes if not self.done(s))
+    def waiting(self, scenes: list[Scene]) -> deque[Scene]:
+        """Scenes that are not done yet."""
+        latest = self.manifest.latest()
+        return deque(s for s in scenes if not self.done(s, latest.get(s.output)))
+
+    def run(self, scenes: list[Scene], jobs: int, gpus: int = 0) -> dict[str, Any]:
+        """Denoise what is not done yet, in so many processes that share the GPUs out among them."""
+        began = time.monotonic()
+        waiting = self.waiting(scenes)
         self.counts["skipped"] = len(scenes) - len(waiting)
         self.todo = len(waiting)
-        began = time.monotonic()
-        jobs = min(jobs, max(len(waiting), 1))
-        with (
-            self._pool(jobs) as workers,
-            progress.track(len(waiting), "batch", quiet=self.quiet or not sys.stderr.isatty(), unit="scene") as bar,
-        ):
-            self._drive(waiting, workers, bar)
-        shown = page.write(self.folder, self.folder / BOOKS, self.manifest.latest())
+        jobs = min(jobs, len(scenes))  # not what is left of them: the threads of each shape the last bits of outputs
+        if waiting:
+            silent = self.quiet or not sys.stderr.isatty()
+            with (
+                self._pool(jobs, gpus) as workers,
+                progress.track(len(waiting), "batch", quiet=silent, unit="scene") as bar,
+            ):
+                self._drive(waiting, workers, bar)
+        shown = self.folder / PAGE
+        if not _newer(shown, self.manifest.path):
+            try:
+                page.write(self.folder, self.folder / BOOKS, self.manifest.records())
+            except WriteError as error:  # what became of the scenes must be told all the same
+                warnings.warn(str(error), HSIDenoiseWarning, stacklevel=2)
         return {
             "folder": str(self.folder), "scenes": len(scenes),
             **{k: self.counts[k] for k in ("done", "skipped", "failed", "elsewhere")}, "left": len(waiting),
-            "failures": self.failures, "gates_met": self.gates, "report": str(shown),
+            "failures": self.failures, "gates_met": self.gates, "report": str(shown) if shown.exists() else "",
             "jobs": jobs, "seconds": round(time.monotonic() - began, 2),
         }  # fmt: skip
 
-    def _pool(self, jobs: int) -> Pool:
+    def _pool(self, jobs: int, gpus: int) -> Pool:
         if self.options.scheduler:
             from .cluster import Cluster
 
             return Cluster(self.options.scheduler, jobs)
         memory = self.options.max_memory * 2**30 or float("inf")
-        return Workers(jobs, max(1, cores() // jobs), timeout=60 * self.options.timeout, memory=memory)
+        return Workers(jobs, max(1, cores() // jobs), timeout=60 * self.options.timeout, memory=memory, gpus=gpus)
 
     def _drive(self, waiting: deque[Scene], workers: Pool, bar: progress.Progress) -> None:
         claims: _Claims = {}
@@ -130,12 +148,12 @@ class Client:
                         self._settle(scene, outcome, told)
                         bar.advance(1, **{outcome.status: self.counts[outcome.status]})
                     claim.release()
-                bar.inside({os.path.relpath(o, self.folder): share for o, share in workers.shares().items()})
+                bar.inside({_short(os.path.relpath(o, self.folder)): s for o, s in workers.shares().items()})
                 if elsewhere and time.monotonic() - looked > PATIENCE:
                     looked = time.monotonic()
                     waiting.extend(elsewhere)
                     elsewhere.clear()
-                elif not claims:
+                elif not (claims or waiting):
                     time.sleep(0.2)
         finally:
             workers.stop()
@@ -153,7 +171,7 @@ class Client:
         if not claim.take():
             elsewhere.append(scene)
             return
-        if self.done(scene):  # by another batch, since this one looked
+        if self.done(scene, self.manifest.latest().get(scene.output)):  # by another batch, since this one looked
             claim.release()
             self.counts["elsewhere"] += 1
             bar.advance(1)
@@ -162,7 +180,8 @@ class Client:
             told = identity(scene.source, checksum=self.options.checksum)  # before it is read
             task = self._prepared(scene)
         except (HSIDenoiseError, OSError) as error:
-            self._fail(scene, {"error": " ".join(str(error).split()), "kind": type(error).__name__}, 0.0)
+            why = str(error) if isinstance(error, HSIDenoiseError) else f"{error.filename}: {error.strerror}"
+            self._fail(scene, {"error": " ".join(why.split()), "kind": type(error).__name__}, 0.0)
             claim.release()
             bar.advance(1)
             return
@@ -185,7 +204,8 @@ class Client:
         shared = {f.name: getattr(self.options, f.name) for f in dataclasses.fields(DenoiseOptions)}
         report = output.with_name(output.name + ".html") if self.options.reports else None
         changes = {"overwrite": self.options.overwrite or ours, "report": report, "measure": not self.options.quick}
-        self.manifest.add(self._record(scene, "started", {}))
+        found = {"result": identity(output, checksum=False).to_dict()} if ours and output.exists() else {}
+        self.manifest.add(self._record(scene, "started", found))
         picture = None if self.options.quick else page.thumbnail(self.folder / BOOKS, scene.output)
         return Task(scene.source, str(output), RunOptions(**shared | changes), picture)
 
@@ -196,7 +216,7 @@ class Client:
             "pid": os.getpid(), **detail,
         }  # fmt: skip
 
-    def _settle(self, scene: Scene, outcome: Outcome, told: Mapping[str, Any]) -> None:
+    def _settle(self, scene: Scene, outcome: Outcome, told: Identity) -> None:
         """Record what became of a scene that was such a file."""
         if outcome.status != "done":
             self._fail(scene, outcome.detail, outcome.seconds)
@@ -207,7 +227,7 @@ class Client:
             self._fail(scene, {"error": f"{outcome.task.output}: went away ({error.strerror})"}, outcome.seconds)
             return
         detail = outcome.detail | {
-            "input": dict(told), "result": result,
+            "input": told.to_dict(), "result": result.to_dict(),
             "options": self.asked, "weights": dict(self.weights), "version": __version__,
             "elapsed": round(outcome.seconds, 3),
         }  # fmt: skip
@@ -221,7 +241,7 @@ class Client:
     def _fail(self, scene: Scene, detail: Mapping[str, Any], seconds: float) -> None:
         found: dict[str, Any] = {}
         with contextlib.suppress(OSError):  # it may not be there at all
-            found["input"] = identity(scene.source, checksum=False)
+            found["input"] = identity(scene.source, checksum=False).to_dict()
         self.manifest.add(self._record(scene, "failed", {**found, **detail, "elapsed": round(seconds, 3)}))
         self.counts["failed"] += 1
         self.failures.append({"source": scene.source, "error": str(detail["error"])})
@@ -232,7 +252,7 @@ class Client:
         """A line for each scene, where no bar is shown."""
         if not self.quiet and not sys.stderr.isatty():
             count = self.counts["done"] + self.counts["failed"] + self.counts["elsewhere"]
-            print(f"batch: {count} of {self.todo}: {text}", file=sys.stderr, flush=True)
+            print(f"batch: {count} of {self.todo}: {printable(text)}", file=sys.stderr, flush=True)
 
     def log(self, event: str, scene: Scene, **detail: Any) -> None:
         """Append an event to ``--log-file``."""
@@ -246,22 +266,44 @@ class Client:
         """What would be done, and about how long it takes."""
         from ..io import open_cube
 
-        waiting = [s for s in scenes if not self.done(s)]
-        samples, size, unreadable = 0, 0, []
+        waiting = self.waiting(scenes)
+        work: list[float] = []
+        memory: list[float] = []
+        size, unreadable = 0, []
         for scene in waiting:
             try:
                 with open_cube(scene.source, self.options) as cube:
                     bands, rows, cols = cube.shape
-                    samples += bands * rows * cols
+                    work.append(LEAST + PACE * rows * cols * min(bands, IMAGES) * self.options.shifts)
+                    memory.append(min(EMPTY + rows * cols * (PER_PIXEL + PER_SAMPLE * bands), PER_JOB))
                     size += sum(os.path.getsize(f) for f in cube.layout.get("files", ()) if os.path.isfile(f))
             except (HSIDenoiseError, OSError) as error:
                 unreadable.append({"source": scene.source, "error": " ".join(str(error).split())})
+        if not self.options.quick:
+            work = [MEASURING * seconds + REPORT * self.options.reports for seconds in work]
+        jobs = min(jobs, max(len(scenes), 1))
+        # Scenes of one process each: no number of cores makes the longest shorter.
+        seconds = START + max(sum(work) / min(jobs, cores()), max(work) / max(1, cores() // jobs)) if work else 0.0
         return {
             "folder": str(self.folder), "scenes": len(scenes), "todo": len(waiting), "done": len(scenes) - len(waiting),
-            "input_bytes": size, "seconds": round(samples * PACE / min(jobs, cores()), 1), "jobs": jobs,
-            "memory_bytes": jobs * PER_JOB, "unreadable": unreadable,
+            "input_bytes": size, "seconds": round(seconds, 1), "jobs": jobs,
+            "memory_bytes": int(sum(heapq.nlargest(jobs, memory))), "unreadable": unreadable,
             "outputs": [{"source": s.source, "output": s.output} for s in waiting],
         }  # fmt: skip
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for its bar on a terminal."""
+    shown = printable(name)
+    return shown if len(shown) <= 24 else f"{shown[:4]}…{shown[-19:]}"
+
+
+def _newer(path: Path, than: Path) -> bool:
+    """Whether a file was written after another, which is there."""
+    try:
+        return path.stat().st_mtime_ns >= than.stat().st_mtime_ns
+    except OSError:
+        return False
 
 
 def _finite(value: Any) -> Any:

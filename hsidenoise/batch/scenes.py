@@ -21,8 +21,9 @@ SUFFIXES = {
 #: What is written in place of a format that is only read.
 _WRITTEN = {".vrt": ".tif", ".jp2": ".tif", ".j2k": ".tif"}
 _OF = {"gtiff": ".tif", "cog": ".tif", "envi": ".img", "netcdf": ".nc"}
-#: The folder in which a batch keeps its own books.
+#: The folder in which a batch keeps its own books, and the page of its results.
 BOOKS = ".hsidenoise"
+PAGE = "batch-report.html"
 
 
 class Scene(NamedTuple):
@@ -56,8 +57,10 @@ def find(names: Iterable[str], folder: Path, options: BatchOptions) -> list[Scen
         output = _output(relative, options)
         if os.path.isabs(output) or ".." in Path(output).parts:
             raise UsageError(f"{source}: its output would leave {folder}; give the folder it is in")
+        if output == PAGE or Path(output).parts[:1] == (BOOKS,):
+            raise UsageError(f"{source}: its output would be {folder / output}, which is the batch's own; rename it")
         other = found.setdefault(output, source)
-        if os.path.realpath(other) != os.path.realpath(source):
+        if other != source and os.path.realpath(other) != os.path.realpath(source):
             raise UsageError(
                 f"{other!r} and {source!r} would both be written to {output}; run them into different folders"
             )
@@ -105,13 +108,16 @@ def _listed() -> list[str]:
 
 def _walk(top: str, folder: Path) -> Iterator[tuple[str, str]]:
     books = os.path.realpath(folder)
-    for path, folders, files in os.walk(top):
+    closed: list[str] = []
+    for path, folders, files in os.walk(top, onerror=lambda error: closed.append(str(error.filename))):
         # Outputs of an earlier batch into a folder below are no scenes.
         folders[:] = sorted(f for f in folders if not f.startswith(".") and os.path.realpath(f"{path}/{f}") != books)
         for file in sorted(files):
             if _may_be_scene(file, files):
                 source = os.path.join(path, file)
                 yield source, os.path.relpath(source, top)
+    # What cannot be searched may hold scenes: it fails as one, and is named.
+    yield from ((path, os.path.relpath(path, top) if path != top else os.path.basename(path)) for path in closed)
 
 
 def _may_be_scene(file: str, beside: Sequence[str]) -> bool:

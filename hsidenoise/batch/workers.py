@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
 import os
-import signal
-import sys
+import subprocess
 import time
 import traceback
 import warnings
@@ -18,14 +15,12 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from .. import progress
 from ..errors import HSIDenoiseError
 from ..settings import RunOptions
+from .process import PROGRESS, start
 
-#: Seconds between looks at the memory of the processes, and between their words of how far they are.
+#: Seconds between looks at the memory of the processes.
 LOOK = 0.5
-#: Marks such a word among answers.
-PROGRESS = "progress"
 #: Seconds a process has to tidy up before it is killed.
 GRACE = 10.0
 
@@ -76,8 +71,9 @@ class Pool(Protocol):
 
 @dataclass
 class _Worker:
-    process: Any
+    process: subprocess.Popen[bytes]
     pipe: Connection
+    place: int
     task: Task | None = None
     since: float = 0.0
     share: float = 0.0
@@ -97,11 +93,14 @@ class Workers:
         Seconds after which a task's process is ended; 0 is no limit.
     memory
         Bytes all processes together may take: beyond that the youngest task is ended, to be tried again.
+    gpus
+        GPUs that are shared out among the processes.
     """
 
-    def __init__(self, jobs: int, threads: int, *, timeout: float = 0.0, memory: float = float("inf")) -> None:
-        self._context = multiprocessing.get_context("spawn")
-        self._threads, self._timeout, self._memory = threads, timeout, memory
+    def __init__(
+        self, jobs: int, threads: int, *, timeout: float = 0.0, memory: float = float("inf"), gpus: int = 0
+    ) -> None:
+        self._threads, self._timeout, self._memory, self._gpus = threads, timeout, memory, gpus
         self._jobs = jobs
         self._workers: list[_Worker] = []
         self._looked = 0.0
@@ -131,11 +130,8 @@ class Workers:
 
     def finished(self) -> Iterator[Outcome]:
         """Wait for something to happen, at most half a second; what has ended meanwhile."""
-        by_handle: dict[Any, _Worker] = {}
-        for worker in self._workers:
-            by_handle[worker.pipe] = by_handle[worker.process.sentinel] = worker
-        ready = {id(by_handle[handle]): by_handle[handle] for handle in wait(list(by_handle), LOOK)}
-        for worker in ready.values():
+        said = wait([worker.pipe for worker in self._workers], LOOK)  # a pipe's end too, when its process dies
+        for worker in [w for w in self._workers if w.pipe in said or w.process.poll() is not None]:
             outcome = self._collect(worker)
             if outcome is not None:
                 yield outcome
@@ -152,17 +148,16 @@ class Workers:
                 worker.task = None
                 assert task is not None
                 return Outcome(task, status, seconds, detail)
-            if worker.process.is_alive():
+            if worker.process.poll() is None:
                 return None
         except (EOFError, OSError):
             pass  # it died before it could answer
-        worker.process.join(GRACE)
+        code = _ended(worker, GRACE)
         self._workers.remove(worker)
         worker.pipe.close()
         if task is None:
             return None
-        code = worker.process.exitcode
-        why = worker.doomed or (f"killed by signal {-code}" if code and code < 0 else f"ended with code {code}")
+        why = worker.doomed or (f"killed by signal {-code}" if code < 0 else f"ended with code {code}")
         return Outcome(task, "died", seconds, {"error": f"{task.source}: its process {why}"})
 
     def shares(self) -> dict[str, float]:
@@ -189,11 +184,8 @@ class Workers:
         worker.process.kill()
 
     def _new(self) -> _Worker:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, self._threads), daemon=True)
-        process.start()
-        theirs.close()
-        self._workers.append(_Worker(process, ours))
+        place = min(set(range(self._jobs)) - {w.place for w in self._workers})
+        self._workers.append(_Worker(*start(self._threads, place % self._gpus if self._gpus else None), place))
         return self._workers[-1]
 
     def stop(self) -> None:
@@ -204,11 +196,17 @@ class Workers:
                 worker.process.terminate()
         deadline = time.monotonic() + GRACE
         for worker in self._workers:
-            worker.process.join(max(deadline - time.monotonic(), 0))
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+            _ended(worker, max(deadline - time.monotonic(), 0))
         self._workers.clear()
+
+
+def _ended(worker: _Worker, grace: float) -> int:
+    """The exit code of a process that should be ending; it is killed after `grace` seconds."""
+    try:
+        return worker.process.wait(grace)
+    except subprocess.TimeoutExpired:
+        worker.process.kill()
+        return worker.process.wait()
 
 
 def _resident(pid: int) -> int:
@@ -220,51 +218,17 @@ def _resident(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _serve(pipe: Connection, threads: int) -> None:
-    """A worker's life: tasks come through the pipe until it is closed."""
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; the client decides
-    signal.signal(signal.SIGTERM, stop)
-    _die_with_parent()
-    os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    import torch
-
-    torch.set_num_threads(threads)
-    told = 0.0
-
-    def tell(share: float) -> None:
-        nonlocal told
-        if time.monotonic() - told > LOOK:
-            told = time.monotonic()
-            pipe.send((PROGRESS, share))
-
-    progress.LISTENER.set(tell)
-    with suppress(EOFError, OSError, KeyboardInterrupt):
-        while True:
-            pipe.send(attempt(pipe.recv()))
-
-
-def _die_with_parent() -> None:
-    """Have the system end this process when the client is killed (Linux), so that nobody writes behind its back."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" else None
-    if prctl is not None:
-        prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-
 def attempt(task: Task) -> tuple[str, dict[str, Any]]:
     """Denoise one scene; whatever goes wrong is told, not raised."""
     from ..run import run
-    from .quicklook import quicklook
 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("default")
         try:
             record = run(task.source, task.output, task.options, quiet=True)
             if task.picture is not None:
+                from .quicklook import quicklook  # a file that cannot be read must not wait for what draws
+
                 quicklook(task.source, task.output, task.options, record["bands_denoised"], task.picture)
         except HSIDenoiseError as error:
             return "failed", {"error": " ".join(str(error).split()), "kind": type(error).__name__}

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..cube import Cube
-from ..errors import ReadError, UnsupportedError, UsageError
+from ..errors import HSIDenoiseError, ReadError, UnsupportedError, UsageError
 from ..settings import ReadOptions, with_changes
 
 if TYPE_CHECKING:
@@ -70,10 +70,19 @@ def open_cube(name: str | os.PathLike[str], options: ReadOptions | None = None, 
     UsageError
         An option is not understood, or does not apply to this file.
     """
+    from . import sniff
+
     options = with_changes(options or ReadOptions(), changes)
     text = os.fspath(name)
+    if not sniff.is_utf8(text):
+        raise ReadError(f"{sniff.shown(text)}: the name is not UTF-8, which GDAL and HDF5 cannot open; rename it")
     with gdal_env():
-        cube = _open(text, options)
+        try:
+            cube = _open(text, options)
+        except OSError as error:
+            if isinstance(error, HSIDenoiseError) or error.strerror is None:
+                raise
+            raise ReadError(f"{error.filename or text}: cannot be opened ({error.strerror})") from error
     try:
         return _amend(cube, options)
     except BaseException:

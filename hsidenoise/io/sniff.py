@@ -75,3 +75,17 @@ def _is_text(start: bytes) -> bool:
             return False
         text = start[: error.start].decode("utf-8")
     return all(c.isprintable() or c in "\r\n\t\f" for c in text.removeprefix("\ufeff"))
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a name is text: names of files may be any bytes, of which the libraries below take UTF-8 only."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(name: str) -> str:
+    """A name that is not, with escapes for what is no text: ``caf\\xe9.tif``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 from ..cube import Cube
-from ..errors import OutputExistsError, UsageError
+from ..errors import OutputExistsError, ReadError, UsageError
 from . import sniff
 
 _DRIVERS = {name.lower(): name for name in ("GTiff", "COG", "ENVI", "netCDF", "copy")}
@@ -88,15 +88,19 @@ def _input_files(name: str) -> list[str]:
     from . import envi
     from .header import is_header
 
-    if os.path.isdir(name):
-        return [entry.path for entry in os.scandir(name) if entry.is_file()]
-    if not os.path.isfile(name):
-        return []
+    try:
+        if os.path.isdir(name):
+            return [entry.path for entry in os.scandir(name) if entry.is_file()]
+        if not os.path.isfile(name):
+            return []
+        with open(name, "rb") as file:
+            start = file.read(4096)
+    except OSError as error:
+        raise ReadError(f"{name}: cannot be opened ({error.strerror})") from error
     files = [name]
-    with open(name, "rb") as file:
-        if is_header(file.read(4096)):
-            with contextlib.suppress(OSError):  # without its data it is no input anyone could lose
-                files.append(envi.data_of(name))
+    if is_header(start):
+        with contextlib.suppress(OSError):  # without its data it is no input anyone could lose
+            files.append(envi.data_of(name))
     found = envi.header_of(name)
     return [*files, *([found] if found else [])]
 
@@ -127,6 +131,8 @@ def check_output(
     text = os.fspath(path)
     if sniff.is_gdal_name(text):
         raise UsageError(f"{text}: outputs are local files; write it here and copy it there")
+    if not sniff.is_utf8(text):
+        raise UsageError(f"{sniff.shown(text)}: the name is not UTF-8, which GDAL and HDF5 cannot write; rename it")
     if os.path.isdir(text):
         raise UsageError(f"{text}: is a directory; name a file in it")
     folder = os.path.dirname(text) or "."

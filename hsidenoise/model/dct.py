@@ -26,8 +26,6 @@ SEPARABLE = 0.3
 STEPS = (2, 2, 1)
 #: Eigen-images: patches side by side, along each axis, that share a local basis.
 SHARED = 2
-#: Pixels from which a result takes anything: a patch in each pass, and in two of them what learned its basis.
-REACH = 3 * (EDGE - 1) + (SHARED - 1) * sum(STEPS[1:])
 #: Coefficients in work at a time, which take many times the memory of what they are made of: on a CPU they are to stay
 #: in its cache, on a GPU to give it something to do.
 ROOM = {"cpu": 1 << 17, "cuda": 1 << 24}

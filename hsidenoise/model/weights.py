@@ -12,11 +12,13 @@ import os
 import tomllib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import OutputExistsError, UsageError, WeightsError
-from .dct import REACH, Dct
-from .decsc import DECSC, Config
+
+if TYPE_CHECKING:  # finding and verifying weights does without torch, which takes seconds to import
+    from .dct import Dct
+    from .decsc import DECSC
 
 #: A safetensors header beyond this is not a card but an attack (the largest of ours has 10 kB).
 MOST_HEADER_BYTES = 1_000_000
@@ -83,12 +85,12 @@ class WeightFile:
 
 
 #: What runs in an engine.
-Model = DECSC | Dct
+Model: TypeAlias = "DECSC | Dct"
 
 #: The model that has no weights.
 BUILT_IN = WeightFile("dct", None)
 BUILT_IN_CARD = Card(
-    "dct", "dct", {}, normalisation=EIGEN_NORMALISATION, noise=("gaussian",), halo=REACH,
+    "dct", "dct", {}, normalisation=EIGEN_NORMALISATION, noise=("gaussian",), halo=24,  # 3 (EDGE - 1) + STEPS[1] + STEPS[2]
     citation="O. Guleryuz, Weighted averaging for denoising with overcomplete dictionaries, IEEE TIP, 2007",
 )  # fmt: skip
 
@@ -183,6 +185,9 @@ def load(file: WeightFile) -> tuple[Model, Card]:
     """
     import safetensors
     import safetensors.torch
+
+    from .dct import Dct
+    from .decsc import DECSC, Config
 
     card = read_card(file)
     if file.path is None:
