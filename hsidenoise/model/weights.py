@@ -90,7 +90,7 @@ Model: TypeAlias = "DECSC | Dct"
 #: The model that has no weights.
 BUILT_IN = WeightFile("dct", None)
 BUILT_IN_CARD = Card(
-    "dct", "dct", {}, normalisation=EIGEN_NORMALISATION, noise=("gaussian",), halo=24,  # 3 (EDGE - 1) + STEPS[1] + STEPS[2]
+    "dct", "dct", {}, normalisation=EIGEN_NORMALISATION, noise=("gaussian",), halo=24,  # of dct.STEPS and SHARED
     citation="O. Guleryuz, Weighted averaging for denoising with overcomplete dictionaries, IEEE TIP, 2007",
 )  # fmt: skip
 
