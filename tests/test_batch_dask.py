@@ -136,7 +136,126 @@ def test_no_scheduler_is_one_line(archive: Path, tmp_path: Path, weights: str) -
 
 
 def test_what_the_cluster_decides_cannot_be_asked_for(archive: Path, tmp_path: Path, weights: str) -> None:
-    client = batch(archive, tmp_path, weights, "--scheduler", "local", "--timeout", "5")
+    client = batch(archive, tmp_path, weights, "--scheduler", "local", "--max-memory", "5")
     _, error = client.communicate(timeout=60)
     assert client.returncode == 2
-    assert "--timeout" in error
+    assert "--max-memory" in error
+
+
+# One scene, several workers. Tiles of 80 pixels make four rows of them; each is a few strips.
+
+CUT = ("--split", "0.000001", "--tile", "80")
+
+
+def records(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / ".hsidenoise" / "manifest.jsonl").read_text().splitlines()]
+
+
+def strips(out: Path) -> list[Path]:
+    return list(out.glob(".*.part/*.json"))
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of one scene with stripes, invalid pixels and bands that are left alone."""
+    pixels = (tiny.cube(24, 240, 170) * 10_000).astype(np.int16)
+    pixels[5, :, 40] += 900
+    pixels[:, 30:50, 60:90] = -1
+    pixels[7] = 12
+    top = tmp_path_factory.mktemp("large")
+    tiny.geotiff(top / "scene.tif", pixels, bad=(3,), nodata=-1)
+    return top
+
+
+def one(large: Path, out: Path, model: str) -> dict[str, str]:
+    environment = os.environ | {"SOURCE_DATE_EPOCH": "1700000000", "OMP_NUM_THREADS": "1"}
+    command = ["run", str(large / "scene.tif"), "-o", str(out / "scene.tif"), "--model", model, "--tile", "80", "-q"]
+    subprocess.run([sys.executable, "-m", "hsidenoise", *command], env=environment, check=True)
+    return sums(out)
+
+
+@pytest.fixture(scope="module")
+def undivided(large: Path, tmp_path_factory: pytest.TempPathFactory, weights: str) -> dict[str, str]:
+    return one(large, tmp_path_factory.mktemp("undivided"), weights)
+
+
+def test_a_scene_in_strips_is_that_of_one_process(
+    large: Path, tmp_path: Path, weights: str, undivided: dict[str, str]
+) -> None:
+    assert answer(batch(large, tmp_path, weights, "--scheduler", "local", "--jobs", "2", *CUT))["done"] == 1
+    assert sums(tmp_path) == undivided
+    (done,) = [r for r in records(tmp_path) if r["status"] == "done"]
+    assert done["strips"] > 1
+    assert done["tiles"] > 6
+    assert "measured" in done
+    assert not list(tmp_path.glob(".scene*"))
+
+
+def test_the_same_with_eigen_images(large: Path, tmp_path: Path) -> None:
+    expected = one(large, tmp_path, "dct")
+    out = tmp_path / "out"
+    found = answer(batch(large, out, "dct", "--scheduler", "local", "--jobs", "2", *CUT, "--reports"))
+    assert found["done"] == 1
+    assert records(out)[-1]["strips"] > 1
+    assert sums(out)["scene.tif"] == expected["scene.tif"]
+    assert (out / "scene.tif.html").stat().st_size > 10_000
+
+
+def test_a_worker_that_dies_in_a_strip_takes_no_scene_with_it(
+    large: Path, tmp_path: Path, weights: str, undivided: dict[str, str], cluster: Any
+) -> None:
+    address, processes = cluster
+    client = batch(large, tmp_path, weights, "--scheduler", address, *CUT)
+    until(lambda: len(strips(tmp_path)) > 1)
+    processes[1].send_signal(signal.SIGKILL)
+    assert answer(client)["done"] == 1
+    assert sums(tmp_path) == undivided
+
+
+def test_a_client_that_dies_leaves_what_the_next_one_clears(
+    large: Path, tmp_path: Path, weights: str, undivided: dict[str, str], cluster: Any
+) -> None:
+    address, _ = cluster
+    client = batch(large, tmp_path, weights, "--scheduler", address, *CUT)
+    until(lambda: len(strips(tmp_path)) > 1)
+    client.kill()
+    client.communicate(timeout=60)
+    assert not (tmp_path / "scene.tif").exists()
+    assert answer(batch(large, tmp_path, weights, "--scheduler", address, *CUT))["done"] == 1
+    assert sums(tmp_path) == undivided
+
+
+def test_an_interrupt_leaves_no_strips(large: Path, tmp_path: Path, weights: str, cluster: Any) -> None:
+    address, _ = cluster
+    client = batch(large, tmp_path, weights, "--scheduler", address, *CUT)
+    until(lambda: len(strips(tmp_path)) > 1)
+    client.send_signal(signal.SIGINT)
+    _, error = client.communicate(timeout=60)
+    assert client.returncode == 130, error
+    assert {p.name for p in tmp_path.iterdir()} == {".hsidenoise"}
+
+
+def test_strips_of_a_scene_that_takes_too_long_are_given_up(
+    large: Path, tmp_path: Path, weights: str, cluster: Any
+) -> None:
+    address, _ = cluster
+    more = ("--timeout", "0.01", "--retries", "1", "--shifts", "4", *CUT)
+    client = batch(large, tmp_path, weights, "--scheduler", address, *more)
+    said, error = client.communicate(timeout=120)
+    assert client.returncode == 1, error
+    assert json.loads(said)["failed"] == 1
+    assert "--timeout" in json.loads(said)["failures"][0]["error"]
+    assert sum(r["status"] == "started" for r in records(tmp_path)) == 2
+    assert not list(tmp_path.glob(".scene*"))
+
+
+def test_a_broken_scene_in_strips_fails_as_any_other(tmp_path: Path, weights: str) -> None:
+    top = tmp_path / "in"
+    top.mkdir()
+    path = tiny.geotiff(top / "scene.tif", (tiny.cube(24, 240, 170) * 10_000).astype(np.int16))
+    os.truncate(path, path.stat().st_size * 9 // 10)
+    client = batch(top, tmp_path / "out", weights, "--scheduler", "local", "--jobs", "2", *CUT)
+    said, _ = client.communicate(timeout=120)
+    assert client.returncode == 1
+    assert "scene.tif" in json.loads(said)["failures"][0]["error"]
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {".hsidenoise", "batch-report.html"}
