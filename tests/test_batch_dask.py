@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import re
 import signal
 import socket
 import subprocess
@@ -199,6 +202,25 @@ def test_the_same_with_eigen_images(large: Path, tmp_path: Path) -> None:
     assert records(out)[-1]["strips"] > 1
     assert sums(out)["scene.tif"] == expected["scene.tif"]
     assert (out / "scene.tif.html").stat().st_size > 10_000
+
+
+def test_a_terminal_shows_how_far_workers_are(large: Path, tmp_path: Path, weights: str) -> None:
+    command = [sys.executable, "-m", "hsidenoise", "batch", str(large), "-d", str(tmp_path), "--model", weights]
+    ours, theirs = pty.openpty()
+    client = subprocess.Popen(
+        [*command, "--scheduler", "local", "--jobs", "2", *CUT], stdout=theirs, stderr=theirs,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "100"},
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal ends
+        while part := os.read(ours, 65536):
+            shown += part
+    os.close(ours)
+    assert client.wait(60) == 0, shown
+    shares = {int(n) for n in re.findall(rb"  scene\.tif [^%]*?(\d+)%", shown)}
+    assert 0 in shares
+    assert len(shares - {0, 100}) > 1, shares
 
 
 def test_a_worker_that_dies_in_a_strip_takes_no_scene_with_it(

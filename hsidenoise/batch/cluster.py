@@ -242,16 +242,18 @@ def watched(words: dict[str, Any], timeout: float, do: Callable[..., Answer], *a
         state = worker.state.tasks.get(key)
         if state is None or state.state == "cancelled":
             raise GivenUpError("was cancelled")
-        if now - told > WORDS or share >= 1:
+        if now - told > WORDS:
             told = now
             worker.log_event(topic, word | {"share": share})
 
     worker.log_event(topic, word | {"share": 0.0})
     token = progress.LISTENER.set(tell)
     try:
-        return do(*arguments)
+        answer = do(*arguments)
     finally:
         progress.LISTENER.reset(token)
+    worker.log_event(topic, word | {"share": 1.0})
+    return answer
 
 
 def _too_long(timeout: float) -> str:
