@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -70,11 +71,18 @@ def dask(*arguments: str) -> subprocess.Popen[str]:
 @pytest.fixture
 def cluster() -> Iterator[tuple[str, list[subprocess.Popen[str]]]]:
     """The address of a scheduler, and its process followed by those of two workers."""
+    with running("tcp") as found:
+        yield found
+
+
+@contextlib.contextmanager
+def running(protocol: str) -> Iterator[tuple[str, list[subprocess.Popen[str]]]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    address = f"tcp://127.0.0.1:{port}"
-    started = [dask("dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")]
+    address = f"{protocol}://127.0.0.1:{port}"
+    where = ["--host", "127.0.0.1", "--port", str(port), "--protocol", protocol]
+    started = [dask("dask_scheduler", *where, "--no-dashboard")]
     until(lambda: _listens(port))
     single = ["--nworkers", "1", "--nthreads", "1", "--no-nanny", "--no-dashboard"]
     started += [dask("dask_worker", address, *single) for _ in range(2)]
@@ -143,6 +151,41 @@ def test_what_the_cluster_decides_cannot_be_asked_for(archive: Path, tmp_path: P
     _, error = client.communicate(timeout=60)
     assert client.returncode == 2
     assert "--max-memory" in error
+
+
+def openssl(folder: Path, *arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make certificates")
+def test_over_tls_only_who_has_a_certificate_is_let_in(
+    archive: Path, tmp_path: Path, weights: str, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands are those of docs/batch.md."""
+    new = ("req", "-newkey", "rsa:2048", "-nodes")
+    openssl(tmp_path, *new, "-x509", "-days", "2", "-subj", "/CN=archive", "-keyout", "ca-key.pem", "-out", "ca.pem")
+    openssl(tmp_path, *new, "-subj", "/CN=dask", "-keyout", "key.pem", "-out", "dask.csr")
+    signed = ("-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-days", "2")
+    openssl(tmp_path, "x509", "-req", "-in", "dask.csr", *signed, "-out", "cert.pem")
+    tls: dict[str, Any] = {"ca-file": str(tmp_path / "ca.pem")}
+    for who in ("scheduler", "worker", "client"):
+        tls[who] = {"cert": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}
+    config = tmp_path / "dask.yaml"
+    config.write_text(json.dumps({"distributed": {"comm": {"require-encryption": True, "tls": tls}}}))  # YAML too
+    with monkeypatch.context() as with_certificate:
+        with_certificate.setenv("DASK_CONFIG", str(config))
+        with running("tls") as (address, _):
+            out = tmp_path / "out"
+            assert answer(batch(archive, out, weights, "--scheduler", address))["done"] == SCENES
+            assert sums(out) == expected
+            openssl(tmp_path, *new, "-x509", "-days", "2", "-subj", "/CN=x", "-keyout", "key.pem", "-out", "cert.pem")
+            for setting, url in ((config, address), (tmp_path / "none", address), (config, "tcp" + address[3:])):
+                with_certificate.setenv("DASK_CONFIG", str(setting))
+                client = batch(archive, tmp_path / "none", weights, "--scheduler", url)
+                _, error = client.communicate(timeout=60)
+                assert client.returncode == 2, error
+                assert error.count("\n") == 1, error
+                assert "no scheduler answers" in error
 
 
 # One scene, several workers. Tiles of 80 pixels make four rows of them; each is a few strips.

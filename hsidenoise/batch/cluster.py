@@ -83,7 +83,7 @@ class Cluster:
             if address == "local":
                 self._own = LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
             self._client = Client(self._own or address, timeout=20)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, RuntimeError) as error:  # the last two: TLS asked for, and not set up
             self.stop()
             raise UsageError(f"--scheduler {address}: no scheduler answers there ({_line(error)})") from error
         self._topic = f"hsidenoise-{self._client.id}"
