@@ -53,6 +53,18 @@ def answer(client: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of one scene with stripes, invalid pixels and bands that are left alone."""
+    pixels = (tiny.cube(24, 240, 170) * 10_000).astype(np.int16)
+    pixels[5, :, 40] += 900
+    pixels[:, 30:50, 60:90] = -1
+    pixels[7] = 12
+    top = tmp_path_factory.mktemp("large")
+    tiny.geotiff(top / "scene.tif", pixels, bad=(3,), nodata=-1)
+    return top
+
+
+@pytest.fixture(scope="module")
 def expected(archive: Path, tmp_path_factory: pytest.TempPathFactory, weights: str) -> dict[str, str]:
     out = tmp_path_factory.mktemp("one-machine")
     jobs = str(len(os.sched_getaffinity(0)))  # a thread for each
@@ -153,6 +165,16 @@ def test_what_the_cluster_decides_cannot_be_asked_for(archive: Path, tmp_path: P
     assert "--max-memory" in error
 
 
+def test_workers_leave_off_when_the_client_is_gone(large: Path, tmp_path: Path, weights: str, cluster: Any) -> None:
+    address, _ = cluster
+    client = batch(large, tmp_path, weights, "--scheduler", address, "--tile", "80", "--shifts", "4")
+    until(lambda: any(tmp_path.glob(".scene.tif.*.part")))
+    client.kill()
+    client.communicate(timeout=60)
+    until(lambda: not any(tmp_path.glob(".scene.tif.*.part")))
+    assert not (tmp_path / "scene.tif").exists()
+
+
 def openssl(folder: Path, *arguments: str) -> None:
     subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
 
@@ -199,18 +221,6 @@ def records(out: Path) -> list[dict[str, Any]]:
 
 def strips(out: Path) -> list[Path]:
     return list(out.glob(".*.part/*.json"))
-
-
-@pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of one scene with stripes, invalid pixels and bands that are left alone."""
-    pixels = (tiny.cube(24, 240, 170) * 10_000).astype(np.int16)
-    pixels[5, :, 40] += 900
-    pixels[:, 30:50, 60:90] = -1
-    pixels[7] = 12
-    top = tmp_path_factory.mktemp("large")
-    tiny.geotiff(top / "scene.tif", pixels, bad=(3,), nodata=-1)
-    return top
 
 
 def one(large: Path, out: Path, model: str) -> dict[str, str]:
