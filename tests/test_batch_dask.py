@@ -87,6 +87,13 @@ def cluster() -> Iterator[tuple[str, list[subprocess.Popen[str]]]]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def lasting() -> Iterator[str]:
+    """The address of a scheduler whose two workers serve several tests, so that they start but once."""
+    with running("tcp") as (address, _):
+        yield address
+
+
 @contextlib.contextmanager
 def running(protocol: str) -> Iterator[tuple[str, list[subprocess.Popen[str]]]]:
     with socket.socket() as probe:
@@ -165,9 +172,8 @@ def test_what_the_cluster_decides_cannot_be_asked_for(archive: Path, tmp_path: P
     assert "--max-memory" in error
 
 
-def test_workers_leave_off_when_the_client_is_gone(large: Path, tmp_path: Path, weights: str, cluster: Any) -> None:
-    address, _ = cluster
-    client = batch(large, tmp_path, weights, "--scheduler", address, "--tile", "80", "--shifts", "4")
+def test_workers_leave_off_when_the_client_is_gone(large: Path, tmp_path: Path, weights: str, lasting: str) -> None:
+    client = batch(large, tmp_path, weights, "--scheduler", lasting, "--tile", "80", "--shifts", "4")
     until(lambda: any(tmp_path.glob(".scene.tif.*.part")))
     client.kill()
     client.communicate(timeout=60)
@@ -236,9 +242,9 @@ def undivided(large: Path, tmp_path_factory: pytest.TempPathFactory, weights: st
 
 
 def test_a_scene_in_strips_is_that_of_one_process(
-    large: Path, tmp_path: Path, weights: str, undivided: dict[str, str]
+    large: Path, tmp_path: Path, weights: str, undivided: dict[str, str], lasting: str
 ) -> None:
-    assert answer(batch(large, tmp_path, weights, "--scheduler", "local", "--jobs", "2", *CUT))["done"] == 1
+    assert answer(batch(large, tmp_path, weights, "--scheduler", lasting, *CUT))["done"] == 1
     assert sums(tmp_path) == undivided
     (done,) = [r for r in records(tmp_path) if r["status"] == "done"]
     assert done["strips"] > 1
@@ -247,10 +253,10 @@ def test_a_scene_in_strips_is_that_of_one_process(
     assert not list(tmp_path.glob(".scene*"))
 
 
-def test_the_same_with_eigen_images(large: Path, tmp_path: Path) -> None:
+def test_the_same_with_eigen_images(large: Path, tmp_path: Path, lasting: str) -> None:
     expected = one(large, tmp_path, "dct")
     out = tmp_path / "out"
-    found = answer(batch(large, out, "dct", "--scheduler", "local", "--jobs", "2", *CUT, "--reports"))
+    found = answer(batch(large, out, "dct", "--scheduler", lasting, *CUT, "--reports"))
     assert found["done"] == 1
     assert records(out)[-1]["strips"] > 1
     assert sums(out)["scene.tif"] == expected["scene.tif"]
@@ -288,21 +294,19 @@ def test_a_worker_that_dies_in_a_strip_takes_no_scene_with_it(
 
 
 def test_a_client_that_dies_leaves_what_the_next_one_clears(
-    large: Path, tmp_path: Path, weights: str, undivided: dict[str, str], cluster: Any
+    large: Path, tmp_path: Path, weights: str, undivided: dict[str, str], lasting: str
 ) -> None:
-    address, _ = cluster
-    client = batch(large, tmp_path, weights, "--scheduler", address, *CUT)
+    client = batch(large, tmp_path, weights, "--scheduler", lasting, *CUT)
     until(lambda: len(strips(tmp_path)) > 1)
     client.kill()
     client.communicate(timeout=60)
     assert not (tmp_path / "scene.tif").exists()
-    assert answer(batch(large, tmp_path, weights, "--scheduler", address, *CUT))["done"] == 1
+    assert answer(batch(large, tmp_path, weights, "--scheduler", lasting, *CUT))["done"] == 1
     assert sums(tmp_path) == undivided
 
 
-def test_an_interrupt_leaves_no_strips(large: Path, tmp_path: Path, weights: str, cluster: Any) -> None:
-    address, _ = cluster
-    client = batch(large, tmp_path, weights, "--scheduler", address, *CUT)
+def test_an_interrupt_leaves_no_strips(large: Path, tmp_path: Path, weights: str, lasting: str) -> None:
+    client = batch(large, tmp_path, weights, "--scheduler", lasting, *CUT)
     until(lambda: len(strips(tmp_path)) > 1)
     client.send_signal(signal.SIGINT)
     _, error = client.communicate(timeout=60)
@@ -311,11 +315,10 @@ def test_an_interrupt_leaves_no_strips(large: Path, tmp_path: Path, weights: str
 
 
 def test_strips_of_a_scene_that_takes_too_long_are_given_up(
-    large: Path, tmp_path: Path, weights: str, cluster: Any
+    large: Path, tmp_path: Path, weights: str, lasting: str
 ) -> None:
-    address, _ = cluster
     more = ("--timeout", "0.01", "--retries", "1", "--shifts", "4", *CUT)
-    client = batch(large, tmp_path, weights, "--scheduler", address, *more)
+    client = batch(large, tmp_path, weights, "--scheduler", lasting, *more)
     said, error = client.communicate(timeout=120)
     assert client.returncode == 1, error
     assert json.loads(said)["failed"] == 1
@@ -324,12 +327,12 @@ def test_strips_of_a_scene_that_takes_too_long_are_given_up(
     assert not list(tmp_path.glob(".scene*"))
 
 
-def test_a_broken_scene_in_strips_fails_as_any_other(tmp_path: Path, weights: str) -> None:
+def test_a_broken_scene_in_strips_fails_as_any_other(tmp_path: Path, weights: str, lasting: str) -> None:
     top = tmp_path / "in"
     top.mkdir()
     path = tiny.geotiff(top / "scene.tif", (tiny.cube(24, 240, 170) * 10_000).astype(np.int16))
     os.truncate(path, path.stat().st_size * 9 // 10)
-    client = batch(top, tmp_path / "out", weights, "--scheduler", "local", "--jobs", "2", *CUT)
+    client = batch(top, tmp_path / "out", weights, "--scheduler", lasting, *CUT)
     said, _ = client.communicate(timeout=120)
     assert client.returncode == 1
     assert "scene.tif" in json.loads(said)["failures"][0]["error"]
