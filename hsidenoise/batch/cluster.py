@@ -21,6 +21,7 @@ STRIPS, LEAST = 4, 32
 WORDS = 2.0
 #: A status that only workers and the cluster know.
 LARGE = "large"
+GONE = "the Dask scheduler went away; start it again and repeat the command"
 
 
 @dataclass
@@ -101,7 +102,10 @@ class Cluster:
         return len(self._works) < max(2 * self._threads(), 1)
 
     def _threads(self) -> int:
-        return sum(self._client.nthreads().values())
+        try:
+            return sum(self._client.nthreads().values())
+        except OSError as error:
+            raise HSIDenoiseError(GONE) from error
 
     def give(self, task: Task) -> None:
         """Send a task to the cluster."""
@@ -114,19 +118,16 @@ class Cluster:
         words = {"topic": self._topic, "output": work.task.output, "part": part}
         return self._client.submit(watched, words, self._timeout, do, *arguments, pure=False, retries=0)
 
-    def _cut(self, work: _Work) -> Any:
+    def _cut(self, work: _Work, folder: Path) -> Any:
         """Give a scene to many workers; the future of its output."""
         from . import strips
 
         task = work.task
-        work.folder, work.parts = folder_for(task.output), max(STRIPS * self._threads(), LEAST)
+        work.parts = count = max(STRIPS * self._threads(), LEAST)
         work.shares.clear()
-        start = self._submit(work, -1, strips.prepared, task, work.folder)
-        parts = [
-            self._submit(work, part, strips.strip, task, start, work.folder, part, work.parts)
-            for part in range(work.parts)
-        ]
-        return self._submit(work, -1, strips.assembled, task, start, work.folder, parts)
+        start = self._submit(work, -1, strips.prepared, task, folder)
+        parts = [self._submit(work, n, strips.strip, task, start, folder, n, count) for n in range(count)]
+        return self._submit(work, -1, strips.assembled, task, start, folder, parts)
 
     def _hear(self, event: tuple[float, dict[str, Any]]) -> None:
         """Note how far a worker says it is (in a thread of the client's own)."""
@@ -156,16 +157,18 @@ class Cluster:
         except CancelledError:  # nobody else cancels
             lost = True
         if lost or self._client.status != "running":
-            raise HSIDenoiseError("the Dask scheduler went away; start it again and repeat the command")
+            raise HSIDenoiseError(GONE)
         for future in [f for f in self._works if f.done()]:
             work = self._works.pop(future)
             status, detail = self._answer(work.task, future)
             if status == LARGE:
                 try:
-                    self._works[self._cut(work)] = work
-                    continue
+                    work.folder = folder_for(work.task.output)
                 except OSError as error:
                     status, detail = "failed", {"error": f"{work.task.output}: cannot be written ({error.strerror})"}
+                else:
+                    self._works[self._cut(work, work.folder)] = work
+                    continue
             yield self._ended(work, status, detail)
         yield from self._overdue()
 
