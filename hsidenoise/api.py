@@ -166,7 +166,7 @@ def _denoised(cube: Cube, *, model: str, device: str, tile: int, shifts: int, bi
     from .engine import Engine
     from .job import prepare, select_bands
     from .model.weights import find, load
-    from .run import output_rows
+    from .rows import output_rows
 
     network, card = load(find(model))
     engine = Engine(network, card, pick(device), shifts)

@@ -85,7 +85,7 @@ def evaluate(cubes: Sequence[Path], options: EvaluateOptions | None = None, **ch
 
 def denoise_array(noisy: Pixels, engine: Engine, tile: int = 0, nodata: float | None = None) -> Pixels:
     """What `hsidenoise.run.run` makes of an array (bands, rows, cols); bands left alone come back as they are."""
-    from .run import output_rows
+    from .rows import output_rows
 
     cube = Cube.of(noisy, nodata)
     job = prepare(cube, set(range(len(noisy))), engine, tile)

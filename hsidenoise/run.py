@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from . import __version__, gates, progress
-from .cube import Cube, Window
+from . import __version__, gates
+from .cube import Cube
 from .errors import UsageError
 from .outputs import check_targets, describe_outputs, differences, layout
-from .samples import compose
+from .rows import Core, output_rows
 from .settings import RunOptions, to_dict, with_changes
-from .survey import row_blocks
-from .tiles import StripBuffer, strip_bytes
+from .tiles import strip_bytes
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -26,9 +24,27 @@ if TYPE_CHECKING:
     from .model.weights import WeightFile
 
 
+class Elsewhere(NamedTuple):
+    """What was made of a scene before, by other processes (`hsidenoise.batch.strips`).
+
+    Parameters
+    ----------
+    job
+        From `prepared`.
+    cores
+        Of all its tiles, in order.
+    started
+        When, in seconds since 1970.
+    """
+
+    job: Job
+    cores: Iterable[Core]
+    started: float
+
+
 def run(
     scene: str | os.PathLike[str], output: str | os.PathLike[str], options: RunOptions | None = None, *,
-    quiet: bool = False, **changes: Any,
+    quiet: bool = False, elsewhere: Elsewhere | None = None, **changes: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Denoise a scene into a file that keeps everything else.
 
@@ -42,6 +58,8 @@ def run(
         See `RunOptions`; `changes` are applied to it.
     quiet
         No progress.
+    elsewhere
+        The scene's job and denoised tiles, where they are there already; what is left is to put them together.
 
     Returns
     -------
@@ -54,27 +72,13 @@ def run(
     HSIDenoiseError
         As drawn in `hsidenoise.errors`; then no output exists.
     """
-    from .io import create_cube, gdal_env, open_cube
+    from .io import create_cube, open_cube
 
     options = with_changes(options or RunOptions(), changes)
     checks = gates.parse(options.fail_on)
-    started = time.time()
+    started = elsewhere.started if elsewhere else time.time()
     check_targets(scene, output, options)
-    from .device import count
-    from .model.weights import find
-
-    file = find(options.model)
-    count(options.device)
-    with gdal_env(options.config), np.errstate(over="ignore"), ExitStack() as stack:
-        cube = stack.enter_context(open_cube(scene, options))
-        # Only now what takes seconds to import: a slip in a name, or a file that is none, is told at once.
-        from .device import pick
-        from .engine import Engine
-        from .job import check_numbers, prepare, select_bands
-        from .model.weights import load
-
-        model, card = load(file)
-        engine = Engine(model, card, pick(options.device), options.shifts)
+    with opened(scene, options) as (cube, engine, file), ExitStack() as stack:
         if options.reference:
             with open_cube(options.reference) as reference:
                 if reference.shape != cube.shape:
@@ -82,10 +86,9 @@ def run(
                         f"{options.reference}: has {reference.shape} bands, rows and columns, the scene {cube.shape}; "
                         "--reference must show the same grid"
                     )
-        chosen = select_bands(options.bidx, cube.shape[0])
         decided = describe_outputs(cube, output, options)
-        job = prepare(cube, chosen, engine, options.tile)
-        check_numbers(cube, job, decided["dtype"])
+        job = elsewhere.job if elsewhere else prepared(cube, engine, options, decided["dtype"])
+        cores = elsewhere.cores if elsewhere else None
         record = describe(scene, output, options, engine, job) | {
             "model": describe_model(engine, file), "started": _utc(started)
         }  # fmt: skip
@@ -93,7 +96,7 @@ def run(
             return record | {"plan": describe_plan(cube, job, engine) | {"output": decided}}
         provenance = {
             "software": f"hsidenoise {__version__}",
-            "model": f"{card.name} sha256:{record['model']['sha256'][:12] or 'none'}",
+            "model": f"{engine.card.name} sha256:{record['model']['sha256'][:12] or 'none'}",
             "source": os.path.basename(os.path.normpath(scene)),
             "bands": f"{len(job.denoised)} of {cube.shape[0]} denoised",
             "date": _stamp(),
@@ -109,7 +112,7 @@ def run(
             )
         record |= {"tiles": [], "samples_passed": 0}
         tags = cube.tags
-        for rows in output_rows(cube, job, engine, writer.dtype, record["tiles"], quiet=quiet):
+        for rows in output_rows(cube, job, engine, writer.dtype, record["tiles"], cores, quiet=quiet):
             record["samples_passed"] += rows.unusual
             writer.write(rows.start, rows.block)
             if residual is not None:
@@ -119,82 +122,39 @@ def run(
                 residual.write(rows.start, removed.astype(np.float32))
     if options.stac:
         _stac(scene, output, options, decided["driver"], tags, provenance)
-    record["seconds"] = round(time.time() - started, 2)
+    record["seconds"] = round(max(time.time() - started, 0), 2)
     if options.report or options.reference or options.measure or checks:
         record["measured"] = _report(scene, output, options, record, copied=decided["driver"] == "copy")
         record["gates_met"] = gates.met(checks, record["measured"])
     return record
 
 
-class Rows(NamedTuple):
-    """Finished rows of a scene.
+@contextmanager
+def opened(scene: str | os.PathLike[str], options: RunOptions) -> Iterator[tuple[Cube, Engine, WeightFile]]:
+    """The scene, and the network that is to denoise it on its device."""
+    from .device import count
+    from .io import gdal_env, open_cube
+    from .model.weights import find
 
-    Parameters
-    ----------
-    start
-        The first row.
-    block
-        The output's, (bands, rows, cols).
-    raw, valid
-        The input's, and which of its samples are measurements.
-    unusual
-        How many of those were left alone all the same.
-    """
+    file = find(options.model)
+    count(options.device)
+    with gdal_env(options.config), np.errstate(over="ignore"), open_cube(scene, options) as cube:
+        # Only now what takes seconds to import: a slip in a name, or a file that is none, is told at once.
+        from .device import pick
+        from .engine import Engine
+        from .model.weights import load
 
-    start: int
-    block: NDArray[Any]
-    raw: NDArray[Any]
-    valid: NDArray[np.bool_]
-    unusual: int
+        model, card = load(file)
+        yield cube, Engine(model, card, pick(options.device), options.shifts), file
 
 
-def output_rows(
-    cube: Cube, job: Job, engine: Engine, dtype: str, records: list[dict[str, Any]], *, quiet: bool = True
-) -> Iterator[Rows]:
-    """The output, top to bottom: denoised where that is to be done, the input's own samples elsewhere."""
-    for start, denoised in denoise_rows(cube, job, engine, records, quiet=quiet):
-        window = Window(start, start + denoised.shape[1], 0, cube.shape[2])
-        raw = cube.raw(window)
-        valid = cube.validity(raw, window, range(cube.shape[0]))
-        usual = np.zeros_like(valid)
-        usual[job.front.bands] = job.front.usual(raw[job.front.bands].astype(np.float32), 0)
-        usual &= valid
-        block = compose(raw, valid, usual, denoised, job.denoised, dtype, cube.nodata)
-        yield Rows(start, block, raw, valid, int(np.count_nonzero(valid[job.denoised] & ~usual[job.denoised])))
+def prepared(cube: Cube, engine: Engine, options: RunOptions, dtype: str) -> Job:
+    """What is to be done to an open scene whose output has this data type."""
+    from .job import check_numbers, prepare, select_bands
 
-
-def denoise_rows(
-    cube: Cube, job: Job, engine: Engine, records: list[dict[str, Any]], *, quiet: bool = True
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Finished rows ``(row_start, (bands denoised, rows, cols))`` in raw units, top to bottom.
-
-    The convergence of each tile is appended to `records`.
-    """
-    from .engine import merge
-
-    if not job.denoised:
-        for rows in row_blocks(cube):
-            yield rows.row_start, np.empty((0, *rows.shape), np.float32)
-        return
-    buffer = StripBuffer(job.tiles, len(job.denoised))
-    needed = job.front.bands
-    keep = [needed.index(b) for b in job.denoised]
-    steps = len(job.tiles) * max(job.front.runs, 1)
-    with progress.track(steps, "denoise", quiet=quiet, unit="window") as bar:
-        for tile in job.tiles:
-            values, valid = cube.read(Window(*tile.source), needed)
-            valid &= job.front.usual(values, tile.source[2])
-            if valid.any():
-                total, found = job.front.denoise(engine, values, valid, tile.source[2], bar)
-            else:
-                total, found = np.zeros_like(values), []
-                bar.advance(job.front.runs)
-            row, row_stop, col, col_stop = tile.core
-            where = {"row": row, "col": col, "rows": row_stop - row, "cols": col_stop - col}
-            records.append(where | (merge(found) if found else {"iterations": 0, "residual": 0.0, "converged": True}))
-            done = buffer.add(tile, tile.crop(total[keep]))
-            if done is not None:
-                yield done
+    job = prepare(cube, select_bands(options.bidx, cube.shape[0]), engine, options.tile)
+    check_numbers(cube, job, dtype)
+    return job
 
 
 def describe(

@@ -73,6 +73,7 @@ class BatchOptions(DenoiseOptions):
     shard: str = option("", "Only part K of N of the scenes, as for job arrays.", metavar="K/N")
     reports: bool = option(False, "Write a report beside each output.")
     scheduler: str = option("", "Run on a Dask cluster: its scheduler's address, or local.", metavar="ADDRESS|local")
+    split: float = option(4.0, "GiB beyond which several workers of a Dask cluster share a scene; 0 is no limit.")
     retries: int = option(1, "Times that a scene is tried again after its process died or ran out of time.")
     timeout: float = option(0.0, "Minutes after which a scene is given up; 0 is no limit.")
     max_memory: float = option(0.0, "GiB that all processes together may take; 0 is what is free.")

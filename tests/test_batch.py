@@ -108,6 +108,13 @@ def test_shards_divide_the_scenes(tmp_path: Path) -> None:
             outputs([str(tmp_path)], tmp_path / "out", shard=text)
 
 
+def test_shards_are_even_however_alike_names_are(tmp_path: Path) -> None:
+    for i in range(8):
+        (tmp_path / f"s{i}.tif").touch()
+    parts = [outputs([str(tmp_path)], tmp_path / "out", shard=f"{k}/2") for k in (1, 2)]
+    assert min(map(len, parts)) > 1
+
+
 # Doing it.
 
 

@@ -23,7 +23,7 @@ from hsidenoise.device import pick
 from hsidenoise.engine import Engine
 from hsidenoise.job import Job, prepare
 from hsidenoise.model.weights import find, load
-from hsidenoise.run import output_rows
+from hsidenoise.rows import output_rows
 
 CONSTANT, FEW, EMPTY = "constant", "too few pixels to estimate its noise", "no valid pixel"
 #: Why all bands of a scene are left alone, where they are.

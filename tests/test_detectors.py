@@ -14,7 +14,7 @@ from hsidenoise.device import pick
 from hsidenoise.engine import Engine
 from hsidenoise.job import prepare
 from hsidenoise.model.weights import find, load
-from hsidenoise.run import output_rows
+from hsidenoise.rows import output_rows
 
 
 def denoise(cube: Cube) -> tuple[np.ndarray, Any]:

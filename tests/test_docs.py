@@ -67,7 +67,8 @@ def test_relative_links_lead_somewhere(name: str) -> None:
 def test_every_option_that_is_named_exists(name: str) -> None:
     known = {"--help", "--version", "--install-completion"}
     known |= {option for command in COMMANDS.values() for parameter in command.params for option in parameter.opts}
-    others = re.compile(r"\b(pip|gdal\w*|git|jq|python\S*|pytest) .*")  # options of other programs
+    programs = r"\b(?:pip|gdal\w*|git|jq|python\S*|pytest|dask (?:scheduler|worker)|kubernetes-validate) .*"
+    others = re.compile(programs + r"|\bparallel --\w+|#SBATCH .*")  # options of other programs
     for line in text(name).splitlines():
         unknown = set(OPTION.findall(others.sub("", line))) - known
         assert not unknown, f"{name} names {unknown}"

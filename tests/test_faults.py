@@ -173,7 +173,7 @@ def test_a_full_disk_is_one_line_and_no_output(scene, weights, tmp_path, output,
 
 def test_a_disk_without_room_is_seen_before_the_work(scene, weights, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    monkeypatch.setattr(verb, "denoise_rows", lambda *a, **k: pytest.fail("the work began"))
+    monkeypatch.setattr(verb, "output_rows", lambda *a, **k: pytest.fail("the work began"))
     with pytest.raises(WriteError, match="left"):
         verb.run(scene, tmp_path / "out.tif", model=weights, quiet=True)
     assert names(tmp_path) == {"scene.tif"}

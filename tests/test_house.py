@@ -20,8 +20,9 @@ FLOORS: dict[int, str] = {
     0: "errors settings progress tiles metrics noise factors defects samples scenery gates crops photos mixing",
     1: "bands cube spectral eigen model device",
     2: "io",
-    3: "run job outputs engine frontends detectors probe survey summary train finetune patches eigenpatches pipeline"
-    " recorruption scenepatches simulate evaluate profiles demo info report measure verdict page figures pictures",
+    3: "run rows job outputs engine frontends detectors probe survey summary train finetune patches eigenpatches"
+    " pipeline recorruption scenepatches simulate evaluate profiles demo info report measure verdict page figures"
+    " pictures",
     4: "batch api",
     5: "cli __init__ __main__",
 }

@@ -69,11 +69,11 @@ def batch(
 def _check(options: BatchOptions) -> None:
     if "/" in options.suffix or "\0" in options.suffix:
         raise UsageError(f"--suffix {options.suffix}: cannot hold a slash")
-    for name in ("jobs", "retries", "timeout", "max_memory"):
+    for name in ("jobs", "retries", "timeout", "max_memory", "split"):
         if getattr(options, name) < 0:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(options, name)}: cannot be negative")
-        if options.scheduler and name in ("timeout", "max_memory") and getattr(options, name):
-            raise UsageError(f"--{name.replace('_', '-')}: is the cluster's own affair with --scheduler; leave it out")
+    if options.scheduler and options.max_memory:
+        raise UsageError("--max-memory: is the cluster's own affair with --scheduler; leave it out")
 
 
 def _make(folder: Path) -> None:

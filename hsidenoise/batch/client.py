@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import glob
 import hashlib
 import heapq
 import json
@@ -23,6 +22,7 @@ from .. import __version__, progress
 from ..errors import HSIDenoiseError, HSIDenoiseWarning, OutputExistsError, UsageError, WriteError, printable
 from ..settings import BatchOptions, DenoiseOptions, RunOptions, to_dict
 from . import page
+from .leftovers import clear_all
 from .manifest import NAME, Claim, Identity, Last, Manifest, identity
 from .scenes import BOOKS, PAGE, Scene
 from .workers import Outcome, Pool, Task, Workers
@@ -98,7 +98,9 @@ class Client:
         waiting = self.waiting(scenes)
         self.counts["skipped"] = len(scenes) - len(waiting)
         self.todo = len(waiting)
-        jobs = min(jobs, len(scenes))  # not what is left of them: the threads of each shape the last bits of outputs
+        if not self.options.scheduler:  # there one scene may take several workers
+            # Not what is left of them: the threads of each shape the last bits of outputs.
+            jobs = min(jobs, len(scenes))
         if waiting:
             silent = self.quiet or not sys.stderr.isatty()
             with (
@@ -123,7 +125,8 @@ class Client:
         if self.options.scheduler:
             from .cluster import Cluster
 
-            return Cluster(self.options.scheduler, jobs)
+            large = self.options.split * 2**30 or float("inf")
+            return Cluster(self.options.scheduler, jobs, timeout=60 * self.options.timeout, large=large)
         memory = self.options.max_memory * 2**30 or float("inf")
         return Workers(jobs, max(1, cores() // jobs), timeout=60 * self.options.timeout, memory=memory, gpus=gpus)
 
@@ -199,8 +202,7 @@ class Client:
         # Before its start is recorded: after a crash that record makes whatever lies here the batch's own.
         if os.path.lexists(output) and not (ours or self.options.overwrite):
             raise OutputExistsError(f"{output}: exists and no batch wrote it; move it away or give --overwrite")
-        for stale in output.parent.glob(f".{glob.escape(output.name)}.*.part*"):
-            stale.unlink()
+        clear_all(output)
         shared = {f.name: getattr(self.options, f.name) for f in dataclasses.fields(DenoiseOptions)}
         report = output.with_name(output.name + ".html") if self.options.reports else None
         changes = {"overwrite": self.options.overwrite or ours, "report": report, "measure": not self.options.quick}

@@ -8,18 +8,21 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import HSIDenoiseError
 from ..settings import RunOptions
 from .process import PROGRESS, start
 
-#: Seconds between looks at the memory of the processes.
+if TYPE_CHECKING:
+    from ..run import Elsewhere
+
+#: Seconds between looks at the memory of the processes, and between their words of how far they are.
 LOOK = 0.5
 #: Seconds a process has to tidy up before it is killed.
 GRACE = 10.0
@@ -41,6 +44,14 @@ class Outcome(NamedTuple):
     status: str
     seconds: float
     detail: dict[str, Any]
+
+
+#: A status as in an `Outcome`, and its detail.
+Answer = tuple[str, Any]
+
+
+class GivenUpError(Exception):
+    """Work that nobody waits for any more, or that took too long."""
 
 
 class Pool(Protocol):
@@ -218,28 +229,40 @@ def _resident(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def attempt(task: Task) -> tuple[str, dict[str, Any]]:
-    """Denoise one scene; whatever goes wrong is told, not raised."""
+def attempt(task: Task, elsewhere: Elsewhere | None = None) -> Answer:
+    """Denoise one scene, or put it together; whatever goes wrong is told, not raised."""
     from ..run import run
+
+    def work() -> dict[str, Any]:
+        record = run(task.source, task.output, task.options, quiet=True, elsewhere=elsewhere)
+        if task.picture is not None:
+            from .quicklook import quicklook  # a file that cannot be read must not wait for what draws
+
+            quicklook(task.source, task.output, task.options, record["bands_denoised"], task.picture)
+        return brief(record)
 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("default")
-        try:
-            record = run(task.source, task.output, task.options, quiet=True)
-            if task.picture is not None:
-                from .quicklook import quicklook  # a file that cannot be read must not wait for what draws
+        status, detail = guarded(task.source, work)
+    return status, detail | ({"warnings": [" ".join(str(w.message).split()) for w in said]} if status == "done" else {})
 
-                quicklook(task.source, task.output, task.options, record["bands_denoised"], task.picture)
-        except HSIDenoiseError as error:
-            return "failed", {"error": " ".join(str(error).split()), "kind": type(error).__name__}
-        except MemoryError as error:
-            return "died", {"error": f"{task.source}: not enough memory ({error})"}
-        except Exception as error:  # a fault of ours must not take other scenes with it
-            return "failed", {
-                "error": f"{task.source}: unexpected {type(error).__name__}: {' '.join(str(error).split())}",
-                "kind": type(error).__name__, "traceback": traceback.format_exc(),
-            }  # fmt: skip
-    return "done", brief(record) | {"warnings": [" ".join(str(w.message).split()) for w in said]}
+
+def guarded(source: str, work: Callable[[], Any]) -> Answer:
+    """``("done", what it returns)``, or ``failed`` or ``died`` as in an `Outcome`."""
+    try:
+        return "done", work()
+    except GivenUpError as error:
+        return "died", {"error": f"{source}: {error}"}
+    except HSIDenoiseError as error:
+        return "failed", {"error": " ".join(str(error).split()), "kind": type(error).__name__}
+    except MemoryError as error:
+        return "died", {"error": f"{source}: not enough memory ({error})"}
+    except Exception as error:  # a fault of ours must not take other scenes with it
+        return "failed", {
+            "error": f"{source}: unexpected {type(error).__name__}: {' '.join(str(error).split())}",
+            "kind": type(error).__name__, "traceback": traceback.format_exc(),
+        }  # fmt: skip
+
 
 
 def brief(record: dict[str, Any]) -> dict[str, Any]:
