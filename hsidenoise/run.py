@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from . import __version__, gates, progress
 from .cube import Cube, Window
-from .errors import UsageError
+from .errors import NoiseKindWarning, UsageError
 from .outputs import check_targets, describe_outputs, differences, layout
 from .samples import compose
 from .settings import RunOptions, to_dict, with_changes
@@ -72,6 +73,12 @@ def run(
     engine = Engine(model, card, device, options.shifts)
     with gdal_env(options.config), np.errstate(over="ignore"), ExitStack() as stack:
         cube = stack.enter_context(open_cube(scene, options))
+        if "complex" in cube.layout:
+            warnings.warn(
+                f"{cube.name}: its real and imaginary parts are denoised; speckle, whose strength goes with the "
+                "signal, is not the noise that is looked for",
+                NoiseKindWarning, stacklevel=2,
+            )  # fmt: skip
         if options.reference:
             with open_cube(options.reference) as reference:
                 if reference.shape != cube.shape:

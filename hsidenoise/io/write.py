@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..cube import Cube
 from ..errors import UsageError, WriteError
-from . import targets
+from . import parts, targets
 from .plan import Plan, decide
 
 _FULL = 2**20  # bytes; with less than that left, a failed write needs no other explanation
@@ -197,6 +197,9 @@ def create_cube(
     WriteError
         The output cannot be created, or not enough room is left on the disk.
     """
+    joined = parts.whole(like, targets.output_driver(path, of, like), dtype, bands)
+    if joined:
+        like, bands = joined
     decided = decide(path, like, dtype, nodata, of, co, bands)
     sources = [f for f in like.layout.get("files", ()) if os.path.isfile(f)]
     targets.check_output(path, inputs=[*sources, like.name], overwrite=overwrite, of=decided.driver)
@@ -206,6 +209,10 @@ def create_cube(
         _room(decided.path, size)
     module, name = _SINKS[decided.driver]
     sink: Callable[[Plan, Cube, Mapping[str, str]], Sink] = getattr(import_module(module, __package__), name)
+    if joined:
+        taken = decided._replace(dtype=parts.kind(like))
+        twice = (2 * shape[0], *shape[1:])
+        return CubeWriter(taken, twice, lambda: parts.Joined(sink(decided, like, provenance), decided.dtype))
     return CubeWriter(decided, shape, lambda: sink(decided, like, provenance))
 
 
@@ -259,6 +266,9 @@ def describe_output(
     dict
         ``path, driver, shape, dtype, nodata, interleave, compress, bytes`` (before compression) and ``options``.
     """
+    joined = parts.whole(like, targets.output_driver(path, of, like), dtype, bands)
+    if joined:
+        like, bands = joined
     decided = decide(path, like, dtype, nodata, of, co, bands)
     shape = (len(decided.bands), *like.shape[1:])
     options = _options(decided, like)
