@@ -53,23 +53,22 @@ def describe(
 def _describe(cube: Cube) -> dict[str, Any]:
     import numpy as np
 
-    layout = cube.layout
-    whole: Cube = layout.get("complex", cube)
     size = math.prod(cube.shape) * np.dtype(cube.dtype).itemsize
+    cube = cube.layout.get("complex", cube)
+    layout = cube.layout
     return {
         "name": cube.name,
         "format": cube.format,
         "bands": cube.shape[0],
         "rows": cube.shape[1],
         "cols": cube.shape[2],
-        "dtype": cube.dtype,
-        **({"parts_of": whole.layout.get("stored", whole.dtype)} if whole is not cube else {}),
+        "dtype": layout.get("stored", cube.dtype),
         "bytes": size,
         "files": [str(f) for f in layout.get("files", ())],
         "interleave": layout.get("interleave", ""),
         "compress": layout.get("compress", ""),
         "byte_order": {0: "little", 1: "big"}.get(layout.get("byte_order", -1), ""),
-        "nodata": _same([_plain(v) for v in whole.nodata]),
+        "nodata": _same([_plain(v) for v in cube.nodata]),
         "scale": _same(list(cube.scale)),
         "offset": _same(list(cube.offset)),
         "mask": layout.get("mask", ""),

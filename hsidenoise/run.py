@@ -86,7 +86,7 @@ def run(
                         f"{options.reference}: has {reference.shape} bands, rows and columns, the scene {cube.shape}; "
                         "--reference must show the same grid"
                     )
-        chosen = select_bands(options.bidx, cube.shape[0])
+        chosen = select_bands(options.bidx, cube)
         decided = describe_outputs(cube, output, options)
         job = prepare(cube, chosen, engine, options.tile)
         check_numbers(cube, job, decided["dtype"])

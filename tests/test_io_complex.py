@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import rasterio
 import spectral.io.envi
+import tifffile
 from scenes import copy, pixels, quiet, write_envi, write_tiff
 
-from hsidenoise.errors import NoiseKindWarning, UnsupportedError
+from hsidenoise.errors import NoiseKindWarning, UnsupportedError, UsageError
+from hsidenoise.info import describe
 from hsidenoise.io import create_cube, open_cube
 from hsidenoise.run import run
 
@@ -108,6 +110,48 @@ def test_noise_is_removed_from_both_parts(tmp_path: Path) -> None:
     assert len(json.loads(numbers.read_text())["bands"]) == 10
     item = json.loads((tmp_path / "item.json").read_text())
     assert [band["data_type"] for band in item["assets"]["data"]["bands"]] == ["cfloat32"] * 5
+
+
+def test_bands_are_chosen_by_their_number_in_the_file(tmp_path: Path) -> None:
+    cube = scene("complex64", (3, 32, 32))
+    source = write_tiff(tmp_path / "a.tif", cube)
+    with pytest.warns(NoiseKindWarning):
+        record = run(source, tmp_path / "b.tif", quiet=True, device="cpu", bidx="2..3", dry_run=True)
+    assert record["bands_denoised"] == [2, 3, 4, 5]
+    with pytest.raises(UsageError, match="bands 1 to 3"), pytest.warns(NoiseKindWarning):
+        run(source, tmp_path / "b.tif", quiet=True, device="cpu", bidx="4")
+    assert (describe(source)["bands"], describe(source)["dtype"]) == (3, "complex64")
+
+
+@pytest.mark.parametrize("stored", ["complex_int16", "complex64"])
+def test_measurements_do_not_become_nodata(tmp_path: Path, stored: str) -> None:
+    cube = scene("complex64")
+    cube[:, :2] = 0
+    source = write_tiff(tmp_path / "a.tif", cube, dtype=stored, nodata=0)
+    with open_cube(source) as opened, create_cube(tmp_path / "b.tif", opened) as writer:
+        for row in (0, 4):
+            writer.write(row, np.zeros((6, 4, 10), opened.dtype))
+    with rasterio.open(tmp_path / "b.tif") as found:
+        assert np.array_equal(found.read() == 0, cube == 0)
+        assert np.abs(found.read()).max() <= 1
+
+
+def test_headers_of_parts_describe_parts(tmp_path: Path) -> None:
+    keys = {"wavelength": "{500, 510, 520}", "wavelength units": "Nanometers", "band names": "{a, b, c}"}
+    source = write_envi(tmp_path / "a.img", scene(), keys=keys)
+    copy(source, tmp_path / "b.img", dtype="float32")
+    metadata = spectral.io.envi.open(str(tmp_path / "b.hdr")).metadata
+    assert metadata["band names"] == ["a real", "a imaginary", "b real", "b imaginary", "c real", "c imaginary"]
+    assert list(map(float, metadata["wavelength"])) == [500, 500, 510, 510, 520, 520]
+
+
+def test_tiff_of_pages_comes_back_complex(tmp_path: Path) -> None:
+    cube = scene()
+    tifffile.imwrite(tmp_path / "a.tif", cube, photometric="minisblack", metadata=None)
+    copy(tmp_path / "a.tif", tmp_path / "b.tif")
+    assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), cube)
+    copy(tmp_path / "a.tif", tmp_path / "c.tif", dtype="float32")
+    assert np.array_equal(tifffile.imread(tmp_path / "c.tif")[:2], [cube[0].real, cube[0].imag])
 
 
 def test_complex_integers_of_32_bits_are_refused(tmp_path: Path) -> None:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..cube import Cube, Window
-
-if TYPE_CHECKING:
-    from .write import Sink
+from .plan import Plan
+from .sink import Sink
 
 #: Drivers that write complex pixels.
-DRIVERS = ("GTiff", "COG", "ENVI")
+DRIVERS = ("GTiff", "COG", "ENVI", "copy")
 _NAMES = ("real", "imaginary")
 # Of a layout, what there is one of for each band.
 _PER_BAND = ("descriptions", "units", "colorinterp")
+# What is right for the complex pixels only.
+_OF_THE_FILE = ("stored", "header", "copy", "suffixes")
 
 
 def kind(cube: Cube) -> str:
@@ -43,7 +44,7 @@ def split(cube: Cube) -> Cube:
     def twofold(values: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(values[b] for b in twice) if values else ()
 
-    layout = {k: twofold(v) if k in _PER_BAND else v for k, v in cube.layout.items() if k != "stored"}
+    layout = {k: twofold(v) if k in _PER_BAND else v for k, v in cube.layout.items() if k not in _OF_THE_FILE}
     if "descriptions" in layout:
         layout["descriptions"] = named
     return replace(
@@ -103,12 +104,19 @@ def whole(like: Cube, driver: str, dtype: str, bands: Sequence[int] | None) -> t
 class Joined:
     """Takes rows of real and imaginary parts and hands complex ones on to a sink."""
 
-    def __init__(self, sink: Sink, dtype: str) -> None:
-        self._sink, self._dtype = sink, np.dtype(dtype)
+    def __init__(self, sink: Sink, plan: Plan, like: Cube) -> None:
+        self._sink, self._plan, self._like = sink, plan, like
         self.open, self.finish, self.discard = sink.open, sink.finish, sink.discard
 
     def write(self, row_start: int, block: NDArray[Any]) -> None:
-        """See `hsidenoise.io.write.Sink`."""
-        pixels = np.empty((len(block) // 2, *block.shape[1:]), self._dtype)
+        """See `hsidenoise.io.sink.Sink`."""
+        pixels = np.empty((len(block) // 2, *block.shape[1:]), self._plan.dtype)
         pixels.real, pixels.imag = block[::2], block[1::2]
+        step = 1 if block.dtype.kind == "i" else np.nextafter(block.dtype.type(0), block.dtype.type(1))
+        for pixel, band, nodata in zip(pixels, self._plan.bands, self._plan.nodata, strict=True):
+            hit = pixel == (np.nan if nodata is None else pixel.dtype.type(nodata))
+            if hit.any():  # a measurement that lands on the nodata value moves one step off it
+                window = Window(row_start, row_start + block.shape[1], 0, block.shape[2])
+                _, valid = self._like.read(window, [2 * band])
+                pixel.imag[hit & valid[0]] = step
         self._sink.write(row_start, pixels)
