@@ -154,6 +154,13 @@ def test_tiff_of_pages_comes_back_complex(tmp_path: Path) -> None:
     assert np.array_equal(tifffile.imread(tmp_path / "c.tif")[:2], [cube[0].real, cube[0].imag])
 
 
+def test_a_folder_of_complex_bands_is_refused_by_name(tmp_path: Path) -> None:
+    for band in "12":
+        write_tiff(tmp_path / f"B{band}.tif", scene(shape=(1, 8, 10)))
+    with pytest.raises(UnsupportedError, match=r"B1\.tif in it is complex.*gdalbuildvrt"):
+        open_cube(tmp_path)
+
+
 def test_complex_integers_of_32_bits_are_refused(tmp_path: Path) -> None:
     write_tiff(tmp_path / "a.tif", scene(shape=(1, 8, 10)), dtype="complex_int16")
     band = '<VRTRasterBand dataType="CInt32" band="1"><SimpleSource><SourceFilename relativeToVRT="1">a.tif'
