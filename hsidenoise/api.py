@@ -171,6 +171,6 @@ def _denoised(cube: Cube, *, model: str, device: str, tile: int, shifts: int, bi
     network, card = load(find(model))
     engine = Engine(network, card, pick(device), shifts)
     with np.errstate(over="ignore"):
-        job = prepare(cube, select_bands(bidx, cube.shape[0]), engine, tile)
+        job = prepare(cube, select_bands(bidx, cube), engine, tile)
         rows = output_rows(cube, job, engine, cube.dtype, [], quiet=quiet)
         return np.concatenate([part.block for part in rows], axis=1)

@@ -99,5 +99,9 @@ class GuessedUnitsWarning(MetadataWarning):
     """The wavelengths carry no usable unit; one was inferred from their size."""
 
 
+class NoiseKindWarning(HSIDenoiseWarning):
+    """The scene's noise is likely of a kind that no model here is made for."""
+
+
 class NotConvergedWarning(HSIDenoiseWarning):
     """Some tiles stopped at the evaluation limit before reaching the fixed point."""

@@ -53,15 +53,16 @@ def describe(
 def _describe(cube: Cube) -> dict[str, Any]:
     import numpy as np
 
-    layout = cube.layout
     size = math.prod(cube.shape) * np.dtype(cube.dtype).itemsize
+    cube = cube.layout.get("complex", cube)
+    layout = cube.layout
     return {
         "name": cube.name,
         "format": cube.format,
         "bands": cube.shape[0],
         "rows": cube.shape[1],
         "cols": cube.shape[2],
-        "dtype": cube.dtype,
+        "dtype": layout.get("stored", cube.dtype),
         "bytes": size,
         "files": [str(f) for f in layout.get("files", ())],
         "interleave": layout.get("interleave", ""),

@@ -49,16 +49,18 @@ class Job:
     limits: NDArray[np.float64]
 
 
-def select_bands(text: str, count: int) -> set[int]:
-    """``"1,5..40"`` as zero-based bands; all for an empty text.
+def select_bands(text: str, cube: Cube) -> set[int]:
+    """``"1,5..40"`` as zero-based bands of `cube`; all for an empty text. A complex band of the file is both its parts.
 
     Raises
     ------
     UsageError
         Not such a list, or a band the scene does not have.
     """
+    each = 2 if "complex" in cube.layout else 1
+    count = cube.shape[0] // each
     if not text:
-        return set(range(count))
+        return set(range(cube.shape[0]))
     chosen: set[int] = set()
     for part in text.split(","):
         first, dots, last = part.partition("..")
@@ -68,7 +70,7 @@ def select_bands(text: str, count: int) -> set[int]:
             raise UsageError(f"--bidx {text}: {part!r} is not a band number or a range a..b") from None
         if not 1 <= low <= high <= count:
             raise UsageError(f"--bidx {text}: {part} is outside of bands 1 to {count}")
-        chosen.update(range(low - 1, high))
+        chosen.update(range(each * (low - 1), each * high))
     return chosen
 
 

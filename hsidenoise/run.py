@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +13,7 @@ import numpy as np
 
 from . import __version__, gates
 from .cube import Cube
-from .errors import UsageError
+from .errors import NoiseKindWarning, UsageError
 from .outputs import check_targets, describe_outputs, differences, layout
 from .rows import Core, output_rows
 from .settings import RunOptions, to_dict, with_changes
@@ -152,7 +153,13 @@ def prepared(cube: Cube, engine: Engine, options: RunOptions, dtype: str) -> Job
     """What is to be done to an open scene whose output has this data type."""
     from .job import check_numbers, prepare, select_bands
 
-    job = prepare(cube, select_bands(options.bidx, cube.shape[0]), engine, options.tile)
+    if "complex" in cube.layout:
+        warnings.warn(
+            f"{cube.name}: its real and imaginary parts are denoised; speckle, whose strength goes with the signal, is "
+            "not the noise that is looked for",
+            NoiseKindWarning, stacklevel=3,
+        )  # fmt: skip
+    job = prepare(cube, select_bands(options.bidx, cube), engine, options.tile)
     check_numbers(cube, job, dtype)
     return job
 

@@ -61,11 +61,8 @@ UNSUPPORTED = _by_name({
 
 #: Rasters that are refused on purpose: their numbers are no measurements that noise is taken from.
 REFUSED = _by_name({
-    "complex numbers": (
-        "envi/gcore_cfloat32.raw", "envi/gcore_cfloat64.raw", "geotiff/cfloat32.tif", "geotiff/cfloat64.tif",
-        "geotiff/cint16.tif", "geotiff/cint32_big_endian.tif", "geotiff/cint_sar.tif",
-        "geotiff/complex_float32.tif", "geotiff/complex_non_zero_real_zero_imag.tif", "geotiff/rx_cint16.tif",
-        "hdf5/complex.h5", "netcdf/complex.nc",
+    "complex integers of 32 bits, complex numbers in HDF5 and netCDF": (
+        "geotiff/cint32_big_endian.tif", "hdf5/complex.h5", "netcdf/complex.nc",
     ),
     "class numbers": ("envi/testenviclasses",),
 })  # fmt: skip

@@ -17,7 +17,7 @@ from hsidenoise.io import create_cube, open_cube
 
 ENVI_CODES = {
     "uint8": 1, "int16": 2, "int32": 3, "float32": 4, "float64": 5, "uint16": 12, "uint32": 13, "int64": 14,
-    "uint64": 15,
+    "uint64": 15, "complex64": 6, "complex128": 9,
 }  # fmt: skip
 AXES = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "bip": (1, 2, 0)}
 

@@ -148,7 +148,6 @@ def test_text_in_other_encodings_comes_back_byte_for_byte(tmp_path: Path, encodi
         ({"header_offset": "99999"}, "beyond the file's 800 bytes"),
         ({"header_offset": "1"}, "truncated: 800 bytes where the header announces 801"),
         ({"wavelength": "{400, 500"}, "never closed"),
-        ({"data_type": "6"}, "complex"),
         ({"file_type": "ENVI Classification"}, "class numbers"),
         ({"file_type": "ENVI Spectral Library"}, "spectral library"),
     ],

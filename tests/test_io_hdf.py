@@ -724,3 +724,17 @@ def test_real_files(shared: Path) -> None:
                 lines.append(str(error))
     assert not [line for line in lines if "\n" in line]
     assert sum(bool(re.search("truncated|damaged", line)) for line in lines) == 3
+
+
+def test_a_heap_without_end_is_told_before_the_library_goes_round_in_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", np.zeros((2, 3, 4), "float32"))
+    with h5py.File(path, "a") as file:
+        file.attrs["words"] = np.array(["one", "two"], h5py.string_dtype())  # of variable length: they lie in a heap
+    with open_cube(path, axes="byx") as cube:
+        assert cube.shape == (2, 3, 4)
+    content = bytearray(path.read_bytes())
+    heap = content.index(b"GCOL")
+    for size in (2**64 - 16, 2**63):
+        content[heap + 24 : heap + 32] = size.to_bytes(8, "little")
+        path.write_bytes(content)
+        refused(path, ReadError, r"a heap at byte \d+ has no end", axes="byx")

@@ -172,6 +172,21 @@ GRIDS = {
 }
 
 
+@pytest.mark.parametrize("kind", ["NETCDF4", "NETCDF3_CLASSIC"])
+def test_netcdf4_named_as_hdf5_comes_back_under_that_name(tmp_path: Path, kind: str) -> None:
+    values = pixels((3, 6, 7), "int16")
+    with netCDF4.Dataset(tmp_path / "a.h5", "w", format=kind) as file:
+        for name, size in zip("byx", values.shape, strict=True):
+            file.createDimension(name, size)
+        file.createVariable("cube", "i2", ("b", "y", "x"))[:] = values
+    if kind == "NETCDF4":
+        with h5py.File(copy(tmp_path / "a.h5", tmp_path / "b.h5")) as found:
+            assert np.array_equal(found["cube"][()], values)
+    else:
+        with pytest.raises(UsageError, match="only an input of that format"):
+            copy(tmp_path / "a.h5", tmp_path / "b.h5")
+
+
 @pytest.mark.parametrize("grid", GRIDS)
 def test_any_grid_comes_back_to_the_bit(tmp_path: Path, grid: str) -> None:
     source = write_tiff(tmp_path / "a.tif", pixels(), transform=GRIDS[grid])

@@ -92,6 +92,8 @@ def open_cube(name: str | os.PathLike[str], options: ReadOptions | None = None, 
 
 def _amend(cube: Cube, options: ReadOptions) -> Cube:
     """The cube as the options correct what its file says."""
+    from . import parts
+
     if options.wavelengths_from:
         from . import wavelengths
 
@@ -100,8 +102,8 @@ def _amend(cube: Cube, options: ReadOptions) -> Cube:
     if options.nodata:
         from .nodata import override
 
-        cube = replace(cube, nodata=(override(options.nodata, cube.dtype),) * cube.shape[0])
-    return cube
+        cube = replace(cube, nodata=(override(options.nodata, parts.kind(cube)),) * cube.shape[0])
+    return parts.split(cube) if cube.dtype.startswith("complex") else cube
 
 
 def _open(name: str, options: ReadOptions) -> Cube:

@@ -26,7 +26,7 @@ from ..errors import MetadataWarning, ReadError, SceneTooLargeError, Unsupported
 from . import georef, header, nodata
 
 DTYPES = {1: "uint8", 2: "int16", 3: "int32", 4: "float32", 5: "float64", 12: "uint16", 13: "uint32", 14: "int64",
-          15: "uint64"}  # fmt: skip
+          15: "uint64", 6: "complex64", 9: "complex128"}  # fmt: skip
 DATA_SUFFIXES = (".img", ".dat", ".bsq", ".bil", ".bip", ".raw", ".bin", ".hyspex", ".cube")
 _ORDERS = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "bip": (1, 2, 0)}
 _MOST_BANDS = 65_536  # what GDAL and TIFF can count, far beyond any spectrometer
@@ -97,8 +97,6 @@ def _integer(keys: Mapping[str, str], key: str, name: str, least: int) -> int:
 def _layout(keys: Mapping[str, str], name: str) -> tuple[tuple[int, int, int], str, int, str, int]:
     """Shape, dtype, offset, interleave and byte order; raises `ReadError` on what cannot be guessed."""
     code = _integer(keys, "data type", name, 1)
-    if code in (6, 9):
-        raise UnsupportedError(f"{name}: complex pixels (ENVI data type {code}) are not supported; denoise magnitudes")
     if code not in DTYPES:
         raise ReadError(f"{name}: ENVI data type {code} is not one of {', '.join(map(str, DTYPES))}")
     bands, rows, cols = (_integer(keys, key, name, 1) for key in ("bands", "lines", "samples"))
@@ -124,7 +122,7 @@ def open_envi(name: str, data: str, header_path: str) -> Cube:
     SceneTooLargeError
         More bands than there can be.
     UnsupportedError
-        Spectral libraries, classifications, complex pixels.
+        Spectral libraries, classifications.
     """
     return describe(name, data, header.read(header_path), header_path)
 

@@ -125,6 +125,10 @@ def _open_all(name: str, folder: str, files: Sequence[str], open_file: Callable[
             path = os.path.join(folder, file)
             cube = open_file(path)
             bands.append(Band(path, cube))
+            if "complex" in cube.layout:
+                raise UnsupportedError(
+                    f"{name}: is a directory, and {file} in it is complex; stack its files: gdalbuildvrt -separate"
+                )
             if cube.shape[0] != 1:
                 raise UnsupportedError(
                     f"{name}: is a directory, and {file} in it has {cube.shape[0]} bands; a folder is a scene where "

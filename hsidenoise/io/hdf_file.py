@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from ..errors import HSIDenoiseError, MetadataWarning, ReadError, UnsupportedError
+from . import hdf_heaps
 
 #: What h5py raises on damaged files: which of them, the layer that notices decides.
 FAULTS = (OSError, RuntimeError, KeyError, ValueError, TypeError)
@@ -84,6 +85,7 @@ def open_file(name: str) -> h5py.File:
         Truncated, damaged, or still open for writing elsewhere.
     """
     with reading(name, "an HDF5 file that cannot be opened"):
+        hdf_heaps.check(name)
         return h5py.File(name, "r", locking=False)
 
 

@@ -31,6 +31,7 @@ FAULTS = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, At
 _LOCK = threading.RLock()
 _CACHE = 256 * 2**20  # bytes of unpacked chunks held while reading rows
 _CREDIBLE, _RATIO = 2**30, 50_000  # as for TIFF: more than both is no scene
+_SUFFIXES, _OF_HDF5 = (".nc", ".nc4", ".cdf"), (".h5", ".hdf5", ".he5", ".hdf")
 # Attributes that say how values are stored; the others go with the cube.
 _STORAGE = {"_FillValue", "units", "missing_value", "scale_factor", "add_offset", "grid_mapping", "coordinates",
             "_Unsigned", "ancillary_variables", "DIMENSION_LIST", "_Netcdf4Coordinates", "_Netcdf4Dimid"}  # fmt: skip
@@ -117,7 +118,7 @@ def _describe(name: str, dataset: Any, options: ReadOptions) -> Cube:
             "driver": "netCDF",
             "files": (name,),
             "copy": _copier(name, parts, shape[1]),
-            "suffixes": (".nc", ".nc4", ".cdf"),
+            "suffixes": (*_SUFFIXES, *_OF_HDF5) if dataset.disk_format == "HDF5" else _SUFFIXES,
             "variable": slot.name.rpartition("/")[2] if len(found) == 1 else "",
             "interleave": {"byx": "bsq", "ybx": "bil", "yxb": "bip"}.get(order, ""),
             "compress": "DEFLATE" if packed.get("zlib") else "other" if any(packed.values()) else "",

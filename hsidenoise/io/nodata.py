@@ -29,11 +29,11 @@ def parse(text: str) -> float | None:
 
 
 def fit(value: float, dtype: str) -> float | None:
-    """`value` as pixels of this type can hold it, or ``None`` where no pixel ever could.
+    """`value` as pixels of this type (the real part of complex ones) can hold it, or ``None`` where none ever could.
 
     Float limits written with too few digits end a hair above the type's range; they mean its last number.
     """
-    if np.dtype(dtype).kind == "f":
+    if np.dtype(dtype).kind in "fc":
         limit = float(np.finfo(dtype).max)
         if math.isfinite(value) and abs(value) > limit:
             return math.copysign(limit, value) if abs(value) <= limit * (1 + 1e-6) else None

@@ -53,7 +53,7 @@ def decide(
     except TypeError:
         kind = np.dtype(object)
     # float16 only where the GDAL at hand read it as such (from 3.11 on), so that it can write it too.
-    if kind.kind not in "iuf" or (kind.name == "float16" and like.dtype != "float16"):
+    if kind.kind not in ("iuf" if dtype else "iufc") or (kind.name == "float16" and like.dtype != "float16"):
         raise UsageError(f"--dtype {dtype}: choose uint8, int8, uint16, int16, uint32, int32, float32 or float64")
     asked = kind.name != like.dtype or co or chosen != tuple(range(like.shape[0]))
     if driver == "copy" and not of and asked:

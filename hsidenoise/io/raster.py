@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import rasterio
+import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.io import MemoryFile
 from rasterio.windows import Window as GdalWindow
 
 from ..bands import from_envi, from_gtiff
@@ -34,7 +36,7 @@ def open_raster(name: str, dataset: str = "", *, allow_large: bool = False) -> C
     ReadError
         GDAL cannot open it, or parts of it lie beyond the end of the file.
     UnsupportedError
-        A container without pixels of its own, several pages, complex, paletted or mixed pixels.
+        A container without pixels of its own, several pages, complex integers of 32 bits, paletted or mixed pixels.
     SceneTooLargeError
         The header announces absurdly more than the file can hold, and `allow_large` does not say that it may.
     """
@@ -52,7 +54,8 @@ def open_raster(name: str, dataset: str = "", *, allow_large: bool = False) -> C
 def _describe(name: str, source: rasterio.DatasetReader) -> Cube:
     count = source.count
     structure = source.tags(ns="IMAGE_STRUCTURE")
-    dtype = source.dtypes[0]
+    stored = source.dtypes[0]
+    dtype = "complex64" if stored == "complex_int16" else stored
     own = tags(source, 0)
     band_tags = tuple(tags(source, i) for i in source.indexes)
     descriptions = tuple(source.descriptions)
@@ -111,6 +114,7 @@ def _describe(name: str, source: rasterio.DatasetReader) -> Cube:
             "mask": mask,
             "files": files,
             "spectrum": side.path if side else "",
+            **({"stored": stored} if stored != dtype else {}),
         },
         on_close=source.close,
     )
@@ -132,13 +136,22 @@ def _refuse(name: str, source: rasterio.DatasetReader) -> None:
         raise UnsupportedError(
             f"{name}: a TIFF of {len(pages)} pages inside an archive; unpack it, or name one page: {pages[0]}"
         )
-    if any("complex" in t for t in source.dtypes):
-        raise UnsupportedError(f"{name}: complex pixels ({source.dtypes[0]}) are not supported; denoise magnitudes")
+    if "complex64" in source.dtypes and _complex_int32(source):
+        raise UnsupportedError(
+            f"{name}: complex integers of 32 bits cannot be written back; convert it: gdal_translate -ot CFloat64"
+        )
     if len(set(source.dtypes)) > 1:
         raise UnsupportedError(f"{name}: bands of different types ({', '.join(sorted(set(source.dtypes)))})")
     bits = source.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
     if ColorInterp.palette in source.colorinterp and bits != "1":
         raise UnsupportedError(f"{name}: a colour table turns its pixels into class numbers, not measurements")
+
+
+def _complex_int32(source: rasterio.DatasetReader) -> bool:
+    """rasterio calls them complex64, as it calls complex floats; the scene as a VRT has GDAL's own word for it."""
+    with MemoryFile(ext=".vrt") as memory:
+        rasterio.shutil.copy(source, memory.name, driver="VRT")
+        return b'dataType="CInt32"' in memory.read()
 
 
 def _mask_kind(source: rasterio.DatasetReader, alpha: bool) -> str:

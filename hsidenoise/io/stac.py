@@ -136,12 +136,18 @@ def _asset(path: Path, name: str, media: str, role: str) -> dict[str, Any]:
     return {"href": href if href.startswith(".") else f"./{href}", **kind, "roles": [role]}
 
 
+#: Of the common band metadata, where complex types have names of their own.
+_COMPLEX = {"complex_int16": "cint16", "complex64": "cfloat32", "complex128": "cfloat64"}
+
+
 def _bands(output: Cube) -> list[dict[str, Any]]:
     found = []
+    output = output.layout.get("complex", output)
+    stored = output.layout.get("stored", output.dtype)
     names = output.bands.names or ("",) * output.shape[0]
     for i, said in enumerate(names):
         name = said if names.count(said) == 1 and said else f"B{i + 1}"  # unique, as the specification asks
-        band: dict[str, Any] = {"name": name, "data_type": output.dtype}
+        band: dict[str, Any] = {"name": name, "data_type": _COMPLEX.get(stored, stored)}
         for key, values in (("center_wavelength", output.bands.wavelength), ("full_width_half_max", output.bands.fwhm)):
             if values and math.isfinite(values[i]) and values[i] > 0:
                 band[f"eo:{key}"] = float(Decimal(repr(values[i])) / 1000)

@@ -32,7 +32,7 @@ def check(name: str, source: rasterio.DatasetReader, *, sparse: bool = True, all
     if not os.path.isfile(name):
         return
     size = os.path.getsize(name)
-    itemsize = np.dtype(source.dtypes[0]).itemsize
+    itemsize = 4 if source.dtypes[0] == "complex_int16" else np.dtype(source.dtypes[0]).itemsize  # NumPy has none
     announced = math.prod((source.count, *source.shape)) * itemsize
     text = f"{source.count} bands of {source.height} x {source.width}"
     held = _vrt_bytes(source) if source.driver == "VRT" and announced > CREDIBLE else size

@@ -8,33 +8,18 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..cube import Cube
 from ..errors import UsageError, WriteError
-from . import targets
+from . import parts, targets
 from .plan import Plan, decide
+from .sink import Sink
 
 _FULL = 2**20  # bytes; with less than that left, a failed write needs no other explanation
-
-
-class Sink(Protocol):
-    """Where pixels go: into temporary files until `finish` names those and their final places, main file last."""
-
-    def open(self) -> None:
-        """Create them; before that there is nothing to discard."""
-
-    def write(self, row_start: int, block: NDArray[Any]) -> None:
-        """Take the next full-width rows, ``(bands, rows, cols)``."""
-
-    def finish(self) -> list[tuple[str, str]]:
-        """Close; returns ``(temporary, final)`` pairs."""
-
-    def discard(self) -> None:
-        """Close and remove everything temporary."""
 
 
 class CubeWriter:
@@ -197,6 +182,10 @@ def create_cube(
     WriteError
         The output cannot be created, or not enough room is left on the disk.
     """
+    halves = like
+    joined = parts.whole(like, targets.output_driver(path, of, like.layout.get("complex", like)), dtype, bands)
+    if joined:
+        like, bands = joined
     decided = decide(path, like, dtype, nodata, of, co, bands)
     sources = [f for f in like.layout.get("files", ()) if os.path.isfile(f)]
     targets.check_output(path, inputs=[*sources, like.name], overwrite=overwrite, of=decided.driver)
@@ -206,6 +195,10 @@ def create_cube(
         _room(decided.path, size)
     module, name = _SINKS[decided.driver]
     sink: Callable[[Plan, Cube, Mapping[str, str]], Sink] = getattr(import_module(module, __package__), name)
+    if joined:
+        taken = decided._replace(dtype=parts.kind(like))
+        twice = (2 * shape[0], *shape[1:])
+        return CubeWriter(taken, twice, lambda: parts.Joined(sink(decided, like, provenance), decided, halves))
     return CubeWriter(decided, shape, lambda: sink(decided, like, provenance))
 
 
@@ -259,6 +252,9 @@ def describe_output(
     dict
         ``path, driver, shape, dtype, nodata, interleave, compress, bytes`` (before compression) and ``options``.
     """
+    joined = parts.whole(like, targets.output_driver(path, of, like.layout.get("complex", like)), dtype, bands)
+    if joined:
+        like, bands = joined
     decided = decide(path, like, dtype, nodata, of, co, bands)
     shape = (len(decided.bands), *like.shape[1:])
     options = _options(decided, like)

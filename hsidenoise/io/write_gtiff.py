@@ -48,6 +48,8 @@ def profile(plan: Plan, like: Cube) -> dict[str, Any]:
         "interleave": "pixel" if layout.get("interleave") == "pixel" and bands <= _PIXEL_BANDS else "band",
         "photometric": "RGB" if layout.get("rgb") and plan.bands[:3] == (0, 1, 2) else "MINISBLACK",
     }  # fmt: skip
+    if layout.get("stored") and plan.dtype == like.dtype:
+        options["dtype"] = layout["stored"]  # complex integers, which NumPy has not
     compress = layout.get("compress", "") if tiff else ""
     if compress:
         # A lossy codec would put its own noise into what was just denoised.
@@ -154,7 +156,7 @@ class GTiffSink:
         if source in ("LZW", "ZSTD"):
             options["COMPRESS"] = source
         bits = self._like.layout.get("nbits")
-        if self._plan.dtype == "float16" or (bits and bits not in ("8", "16", "32", "64")):
+        if self._plan.dtype.startswith(("float16", "complex")) or (bits and bits not in ("8", "16", "32", "64")):
             options.pop("PREDICTOR")  # not defined for these
         # A tile holds all bands where the driver knows pixel interleave only: keep that within reason.
         item = np.dtype(self._plan.dtype).itemsize * len(self._plan.bands)
