@@ -169,9 +169,8 @@ def _filtered(images: Tensor, pilot: Tensor, step: int, rule: Rule, together: in
         )
         c = _coefficients(images[block], basis, step)
         found, weight = rule(c, c if same else _coefficients(pilot[block], basis, step))
-        found = (found * weight[..., None]) @ basis
-        total[block] += _overlapped(found, step)
-        share[block] += _overlapped(weight[..., None].expand(-1, -1, -1, SAMPLES), step)
+        total[block] += _overlapped(found * weight[..., None], basis, step)
+        share[block] += _overlapped(weight[..., None], basis.new_ones(1, SAMPLES), step)
     border = EDGE - 1
     return (total / share)[:, border : border + height, border : border + width]
 
@@ -182,10 +181,10 @@ def _coefficients(images: Tensor, basis: Tensor, step: int) -> Tensor:
     return patches.flatten(3) @ basis.T
 
 
-def _overlapped(patches: Tensor, step: int) -> Tensor:
-    """The sum of patches (rows, cols, B, 64) in their places, (B, H, W)."""
-    rows, cols, count, _ = patches.shape
-    columns = patches.permute(2, 3, 0, 1).reshape(count, SAMPLES, rows * cols)
+def _overlapped(coefficients: Tensor, basis: Tensor, step: int) -> Tensor:
+    """The sum of patches of these coefficients (rows, cols, B, n) of a basis (n, 64) in their places, (B, H, W)."""
+    rows, cols = coefficients.shape[:2]
+    columns = basis.T @ coefficients.flatten(0, 1).permute(1, 2, 0)  # (B, 64, rows cols), as `fold` wants it
     size = ((rows - 1) * step + EDGE, (cols - 1) * step + EDGE)
     return F.fold(columns, size, EDGE, stride=step)[:, 0]
 
