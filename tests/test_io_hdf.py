@@ -9,6 +9,7 @@ import sys
 import time
 import types
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
 
-from hsidenoise.cube import Window
+from hsidenoise.cube import Cube, Window
 from hsidenoise.errors import (
     GuessedUnitsWarning,
     MetadataWarning,
@@ -588,9 +589,11 @@ def test_netcdf_files_that_are_no_product_have_their_own_reader(
         file.createDimension("y", 4)
         file.createVariable("v", "f4", ("y", "y", "y"))
     reader = types.ModuleType("hsidenoise.io.netcdf")
-    reader.open_netcdf = lambda name, options: (name, options.axes)  # type: ignore[attr-defined]
+    blank = Cube.of(np.zeros((1, 2, 2)))
+    reader.open_netcdf = lambda name, options: replace(blank, name=name, format=options.axes)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "hsidenoise.io.netcdf", reader)
-    assert open_cube(tmp_path / "a.h5", axes="byx") == (str(tmp_path / "a.h5"), "byx")
+    opened = open_cube(tmp_path / "a.h5", axes="byx")
+    assert (opened.name, opened.format) == (str(tmp_path / "a.h5"), "byx")
     assert open_cube(tmp_path / "a.h5", variable="none")  # whether that is there, it knows best
 
 
