@@ -1,6 +1,6 @@
 """One evaluation of f: ours against the textbook form, and the compact network against the paper's.
 
-    python benchmarks/step.py [--edge 128] [--whole 512] [--runs 5]
+    python benchmarks/step.py [--edge 256 128] [--whole 512] [--runs 5]
 
 The textbook form is what the paper's equations suggest in PyTorch: strided and transposed 3-D convolutions, five
 difference convolutions one after the other. Both run here in turn, with the same weights, and must agree. Times are
@@ -109,11 +109,12 @@ def compare_networks(edge: int, runs: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--edge", type=int, default=128)
+    parser.add_argument("--edge", type=int, nargs="+", default=[256, 128], help="256 is the largest tile on a CPU")
     parser.add_argument("--whole", type=int, default=512)
     parser.add_argument("--runs", type=int, default=5)
     given = parser.parse_args()
     torch.manual_seed(0)
-    compare_step(given.edge, given.runs)
+    for edge in given.edge:
+        compare_step(edge, given.runs)
     if given.whole:
-        compare_networks(given.whole, 1)
+        compare_networks(given.whole, 3)

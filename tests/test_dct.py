@@ -73,6 +73,22 @@ def test_blocks_make_no_difference(monkeypatch):
     torch.testing.assert_close(refine(images, dct_threshold(images, 2.7)), whole)
 
 
+def test_the_number_of_threads_makes_no_difference(monkeypatch):
+    images = torch.from_numpy(random_images(3, 3, 40, 30)).float()[None]
+    monkeypatch.setitem(ROOM, "cpu", 3 * 64 * 40)  # several blocks
+    before, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            with torch.no_grad():
+                found.append(Dct()(images)[0])
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
 def test_samples_of_a_batch_do_not_know_each_other():
     images = torch.randn(2, 3, 20, 24, generator=torch.Generator().manual_seed(0)) * 2
     together, _ = Dct()(images)

@@ -169,7 +169,19 @@ def test_swin_attention_ignores_what_was_padded(size, shift):
             )
             out[i, j, head] = scores.softmax(0) @ torch.stack([v[a, b, head] for a, b in others])
     expected = block.proj(out.flatten(-2))[None]
-    torch.testing.assert_close(block.attend(x), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(block.attend(x, shift), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [0, 2])
+@pytest.mark.parametrize("rows", [1, 2, 3, 8, 9, 21])
+def test_strips_of_swin_windows_make_no_difference(monkeypatch, rows, shift):
+    torch.manual_seed(3)
+    block = layers.SwinBlock(8, 2, 4, shift, 2).eval()
+    x = torch.randn(2, rows, 10, 8)
+    whole = block(x)
+    monkeypatch.setattr(layers, "STRIP", 2 * 10 * 4 * 3 * 8 * 4)  # a row of windows
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), whole)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

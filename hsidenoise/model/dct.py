@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .deq import Convergence
 from .grid import reflect
+from .threads import side_by_side
 
 #: Edge of a patch, in pixels, and its samples.
 EDGE = 8
@@ -28,8 +29,10 @@ STEPS = (2, 2, 1)
 SHARED = 2
 #: Coefficients in work at a time, which take many times the memory of what they are made of: on a CPU they are to stay
 #: in its cache, on a GPU to give it something to do.
-ROOM = {"cpu": 1 << 17, "cuda": 1 << 24}
+ROOM = {"cpu": 1 << 18, "cuda": 1 << 24}
 
+#: Bands, rows and columns.
+Block = tuple[slice, slice, slice]
 #: Coefficients (rows, cols, B, 64) of patches and of their pilots to filtered ones and weights (rows, cols, B or 1).
 Rule = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -161,7 +164,9 @@ def _filtered(images: Tensor, pilot: Tensor, step: int, rule: Rule, together: in
     room = ROOM[images.device.type] // (count * SAMPLES)
     wide = together * max(min(room // together, cols) // together, 1)
     high = together * max(room // (wide * together), 1)
-    for top, left in itertools.product(range(0, rows, high), range(0, cols, wide)):
+
+    def work(corner: tuple[int, int]) -> tuple[Block, Tensor, Tensor]:
+        top, left = corner
         block = (
             slice(None),
             slice(top * step, (min(top + high, rows) - 1) * step + EDGE),
@@ -169,8 +174,13 @@ def _filtered(images: Tensor, pilot: Tensor, step: int, rule: Rule, together: in
         )
         c = _coefficients(images[block], basis, step)
         found, weight = rule(c, c if same else _coefficients(pilot[block], basis, step))
-        total[block] += _overlapped(found * weight[..., None], basis, step)
-        share[block] += _overlapped(weight[..., None], basis.new_ones(1, SAMPLES), step)
+        weight = weight[..., None]
+        return block, _overlapped(found * weight, basis, step), _overlapped(weight, basis.new_ones(1, SAMPLES), step)
+
+    corners = itertools.product(range(0, rows, high), range(0, cols, wide))
+    for block, part, weights in side_by_side(work, corners, images.device):
+        total[block] += part
+        share[block] += weights
     border = EDGE - 1
     return (total / share)[:, border : border + height, border : border + width]
 

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from . import winograd
 
+#: Bytes of the queries, keys and values of a strip.
+STRIP = 1 << 22
+
 
 def conv2d(x: Tensor, kernel: Tensor, padding: int = 0) -> Tensor:
     """(N, h, w, C) with (C', C, m, m) to (N, h', w', C')."""
@@ -66,16 +69,30 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, h, w, C) to the same."""
-        x = x + self.attend(self.norm1(torch.asinh(x) if self.squash else x))
+        n, h, w, c = x.shape
+        row = n * w * self.window * 3 * c * x.element_size()  # of windows: queries, keys and values
+        if torch.is_grad_enabled() or x.device.type != "cpu" or row * h <= STRIP * self.window:
+            return self.rows(x, self.shift)
+        # Strip by strip: what a whole image takes is mapped afresh every time, which takes longer than to compute it.
+        height = max(STRIP // row, 1) * self.window
+        stops = [*range(height - self.shift, h, height), h]
+        out = torch.empty_like(x)
+        for start, stop in zip([0, *stops], stops, strict=False):
+            out[:, start:stop] = self.rows(x[:, start:stop], 0 if start else self.shift)
+        return out
+
+    def rows(self, x: Tensor, above: int) -> Tensor:
+        """The same for whole rows of windows, of which the first begins `above` cells before the first row."""
+        x = x + self.attend(self.norm1(torch.asinh(x) if self.squash else x), above)
         mixed: Tensor = self.mlp(self.norm2(torch.asinh(x) if self.squash else x))
         return x + mixed
 
-    def attend(self, x: Tensor) -> Tensor:
-        """Multi-head attention within windows."""
+    def attend(self, x: Tensor, above: int) -> Tensor:
+        """Multi-head attention within windows, of which the first begins `above` cells before the first row."""
         n, h, w, c = x.shape
         size, heads = self.window, self.heads
-        after_h, after_w = -(h + self.shift) % size, -(w + self.shift) % size
-        pads = (0, 0, self.shift, after_w, self.shift, after_h)
+        after_h, after_w = -(h + above) % size, -(w + self.shift) % size
+        pads = (0, 0, self.shift, after_w, above, after_h)
         padded = F.pad(self.qkv(x), pads)
         rows, cols = padded.shape[1] // size, padded.shape[2] // size
         tokens = padded.view(n, rows, size, cols, size, 3, heads, c // heads).permute(5, 0, 1, 3, 6, 2, 4, 7)
@@ -87,7 +104,7 @@ class SwinBlock(nn.Module):
         out = torch.matmul(scores.softmax(-1).view(-1, heads, size * size, size * size), v)
         out = out.view(n, rows, cols, heads, size, size, c // heads).permute(0, 1, 4, 2, 5, 3, 6)
         out = out.reshape(n, rows * size, cols * size, c)
-        mixed: Tensor = self.proj(out[:, self.shift : self.shift + h, self.shift : self.shift + w])
+        mixed: Tensor = self.proj(out[:, above : above + h, self.shift : self.shift + w])
         return mixed
 
 
