@@ -9,10 +9,12 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from ..errors import ReadError
+from .sniff import superblock
 
-_MAGIC, _COLLECTION = b"\x89HDF\r\n\x1a\n", b"GCOL\x01\0\0\0"
+_COLLECTION = b"GCOL\x01\0\0\0"
 #: Of a large file, bytes at its start and its end that are looked through: as much as half a second reads.
 _START, _END = 256 << 20, 64 << 20
 
@@ -29,20 +31,19 @@ def check(name: str) -> None:
     if not size:
         return
     with open(name, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        length = _bytes_of_length(content)
+        length = _bytes_of_length(file)
         for start in _collections(content, size):
             if not _ends(content, start, length):
                 raise ReadError(f"{name}: damaged (a heap at byte {start} has no end); fetch it again")
 
 
-def _bytes_of_length(content: mmap.mmap) -> int:
+def _bytes_of_length(file: BinaryIO) -> int:
     """How many bytes a length takes, as the superblock says."""
-    for at in (0, *(512 << i for i in range(8))):  # behind a user block, whose sizes are powers of two
-        if content[at : at + 8] == _MAGIC:
-            version = content[at + 8] if at + 8 < len(content) else 0
-            place = at + (10 if version >= 2 else 14)
-            return content[place] if place < len(content) and content[place] in (2, 4, 8) else 8
-    return 8
+    start = superblock(file) or 0
+    file.seek(start + 8)
+    head = file.read(7)
+    said = head[2 if head[0] >= 2 else 6] if len(head) == 7 else 8
+    return said if said in (2, 4, 8) else 8
 
 
 def _collections(content: mmap.mmap, size: int) -> Iterator[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from typing import BinaryIO
 
 from ..errors import ReadError
 from . import header, mat4
@@ -41,10 +42,8 @@ def kind(path: str) -> str:
     try:
         with open(path, "rb") as file:
             start = file.read(4096)
-            for at in (0, *(512 << i for i in range(8))):  # behind a user block, whose sizes are powers of two
-                file.seek(at)
-                if file.read(8) == _HDF5:
-                    return "MATLAB" if start.startswith(b"MATLAB") else "HDF5"
+            if superblock(file) is not None:
+                return "MATLAB" if start.startswith(b"MATLAB") else "HDF5"
     except FileNotFoundError:
         raise ReadError(f"{path}: no such file") from None
     except OSError as error:
@@ -65,6 +64,15 @@ def kind(path: str) -> str:
     if b"<VRTDataset" in start:
         return "VRT"
     return "text" if _is_text(start) else ""
+
+
+def superblock(file: BinaryIO) -> int | None:
+    """Where an HDF5 file's own content begins: behind a user block, whose sizes are powers of two. None in others."""
+    for at in (0, *(512 << i for i in range(8))):
+        file.seek(at)
+        if file.read(8) == _HDF5:
+            return at
+    return None
 
 
 def _is_text(start: bytes) -> bool:
