@@ -31,6 +31,15 @@ _SHORTEST, _LONGEST = 100.0, 100_000.0
 _CONTIGUOUS = 30.0
 
 
+#: Of each complex pixel, in this order.
+PARTS = ("real", "imaginary")
+
+
+def numbered(band: Mapping[str, object]) -> str:
+    """A band as the file counts it, for people: ``3``, or of complex pixels ``3, real``; from an entry of a report."""
+    return f"{band['band']}, {band['part']}" if band.get("part") else f"{band['band']}"
+
+
 @dataclass(frozen=True)
 class Bands:
     """What is known of each band, in file order.

@@ -55,11 +55,14 @@ class Spectrum:
     def __init__(self, bands: Sequence[Band]) -> None:
         wavelength = _column(bands, "wavelength")
         self.known = bool(np.isfinite(wavelength).all())
-        self.x = wavelength if self.known else np.arange(1.0, len(bands) + 1)
+        self.x = wavelength if self.known else _places(bands)
         self.order = np.argsort(self.x, kind="stable")
-        self.label = "Wavelength (nm)" if self.known else "Band"
+        parts = bool(bands[0].get("part"))
+        band = "Band; its imaginary part half a step on" if parts else "Band"
+        self.label = "Wavelength (nm)" if self.known else band
         self.passed = np.array([band["status"] != "denoised" for band in bands])
-        self.step = float(np.median(np.diff(self.x[self.order]))) if len(bands) > 1 else 1.0
+        places = np.unique(self.x) if parts else self.x[self.order]  # both parts are of one wavelength
+        self.step = float(np.median(np.diff(places))) if len(places) > 1 else 1.0
 
     def broken(self, values: Floats) -> tuple[Floats, Floats]:
         """Axis and values in plotting order, with NaN at detector gaps."""
@@ -290,6 +293,11 @@ def _legend(figure: Any, axes: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), handlelength=1.6)
+
+
+def _places(bands: Sequence[Band]) -> Floats:
+    """Where bands without wavelengths stand on the axis: at their numbers."""
+    return np.array([band["band"] + 0.5 * (band.get("part") == "imaginary") for band in bands], float)
 
 
 def _number(value: Any) -> bool:

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .cube import Cube, Window
-from .metrics import SSIM_RADIUS, FineScaleAccumulator, PairAccumulator, SSIMAccumulator, StructureAccumulator
+from .metrics import SSIM_RADIUS, FineScaleAccumulator, PairAccumulator, SSIMAccumulator
 from .noise import NoiseAccumulator
 from .samples import inside as within
+from .structure import StructureAccumulator
 
 Floats = NDArray[np.float64]
 

@@ -1,4 +1,4 @@
-"""Quality: against a reference (PSNR, SSIM, SAM, ERGAS) and without one (structure in what was removed, stripes).
+"""Quality: against a reference (PSNR, SSIM, SAM, ERGAS) and without one (variation of single pixels, stripes).
 
 Arrays are ``(bands, rows, cols)`` in any linear unit. ``valid`` is a boolean array that broadcasts to them; samples
 where it is false take no part. Each measure exists as a function for arrays that fit in memory and as an accumulator
@@ -7,7 +7,6 @@ that is fed windows of a scene of any size; both give the same number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,6 @@ Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 SSIM_RADIUS = 5  # an 11 x 11 window: scenes are read with this much overlap on each side
-DETAIL_WINDOWS = (7, 3)  # local means that separate detail from shading, and edges from detail
-SHARE_FLOOR, SHARE_FLOOR_ALONE = 0.001, 0.02  # below: chance; a band alone also sees its own leftover noise
-LOSS_LIMIT = 0.02  # of a band's detail energy (a seventh of its contrast): more is worth a warning
 
 
 # ---------------------------------------------------------------------------------------------- with a reference
@@ -66,7 +62,7 @@ class PairAccumulator:
 
     def mse_bands(self) -> Floats:
         """Mean squared error of each band; NaN where no sample was valid."""
-        return _ratio(self._error, self._count)
+        return quotient(self._error, self._count)
 
     def psnr_bands(self, data_range: float = 1.0) -> Floats:
         """PSNR of each band, dB, limited to 200 dB for identical bands."""
@@ -83,8 +79,8 @@ class PairAccumulator:
 
     def ergas(self, ratio: float = 1.0) -> float:
         """ERGAS, per cent (Wald 2000); `ratio` is the pixel size of `y` over that of `x`, 1 for denoising."""
-        mean = _ratio(self._sum, self._count)
-        return float(100 * ratio * np.sqrt(_mean(_ratio(self.mse_bands(), mean**2)[self._counted])))
+        mean = quotient(self._sum, self._count)
+        return float(100 * ratio * np.sqrt(_mean(quotient(self.mse_bands(), mean**2)[self._counted])))
 
 
 class SSIMAccumulator:
@@ -124,7 +120,7 @@ class SSIMAccumulator:
 
     def bands(self) -> Floats:
         """Mean SSIM of each band; NaN where no neighbourhood was whole."""
-        return _ratio(self._sum, self._count)
+        return quotient(self._sum, self._count)
 
 
 def psnr_bands(x: Array, y: Array, data_range: float = 1.0, valid: Mask | None = None) -> Floats:
@@ -142,7 +138,7 @@ def ssim_bands(x: Array, y: Array, data_range: float = 1.0, valid: Mask | None =
 
     Gaussian window 11 x 11, sigma 1.5, population covariance, border of 5 cropped.
     """
-    _same_shape(x, y)
+    same_shape(x, y)
     total = SSIMAccumulator(x.shape[0], data_range)
     total.add(x, y, valid)
     return total.bands()
@@ -167,13 +163,13 @@ def ergas(x: Array, y: Array, ratio: float = 1.0, valid: Mask | None = None) -> 
 
 
 def _pair(x: Array, y: Array, valid: Mask | None) -> PairAccumulator:
-    _same_shape(x, y)
+    same_shape(x, y)
     total = PairAccumulator(x.shape[0])
     total.add(x, y, valid)
     return total
 
 
-def _same_shape(x: Array, y: Array) -> None:
+def same_shape(x: Array, y: Array) -> None:
     if x.ndim != 3 or x.shape != y.shape:
         raise ValueError(f"expected two (bands, rows, cols) arrays of one shape, got {x.shape} and {y.shape}")
 
@@ -197,7 +193,7 @@ def _ssim_map(p: Floats, q: Floats) -> Floats:
     return similarity
 
 
-def _ratio(a: Array, n: Array) -> Floats:
+def quotient(a: Array, n: Array) -> Floats:
     ratio: Floats = np.divide(a, n, out=np.full(np.shape(a), np.nan), where=n > 0)
     return ratio
 
@@ -208,124 +204,6 @@ def _mean(values: Floats) -> float:
 
 
 # ------------------------------------------------------------------------------------------- without a reference
-
-
-class StructureAccumulator:
-    """Is image left in what was removed?
-
-    The detail (value minus the mean of its 7 x 7 neighbourhood) of the removed part of each band is regressed on the
-    7 x 7 and 3 x 3 detail of the *other* denoised bands, averaged in up to three spectral groups. Image detail is
-    shared by bands and noise is not, so the share of the removed energy that this explains is about 0 when noise was
-    removed, whatever its level and even when it depends on the signal, and rises when edges or texture went with it.
-    Row and column means are taken out first: a removed stripe is not image. With a single band its own denoised detail
-    stands in, where it exceeds three robust standard deviations, so that leftover noise hardly counts.
-
-    It cannot see structure that exists in one band only, nor shading broader than the neighbourhood.
-
-    Parameters
-    ----------
-    n_bands
-        Number of bands in every window.
-    active
-        Indices of the bands that were denoised; the others give NaN.
-    """
-
-    def __init__(self, n_bands: int, active: Sequence[int] | None = None) -> None:
-        self.active = list(range(n_bands) if active is None else active)
-        n = len(self.active)
-        groups = 3 if n >= 9 else 1
-        self._group = np.arange(n) * groups // max(n, 1)
-        self._n_bands = n_bands
-        self._scale = np.zeros(n)  # guides add bands of like weight, fixed by the first window that shows each band
-        self._gram = np.zeros((n, 2 * groups, 2 * groups))
-        self._cross = np.zeros((n, 2 * groups))
-        self._removed, self._kept = np.zeros(n), np.zeros(n)
-        self._power, self._lag = np.zeros(n), np.zeros((n, 2))
-        self._lag_power = np.zeros((n, 2))
-        self._count = np.zeros(n, np.int64)
-
-    def add(self, before: Array, after: Array, valid: Mask | None = None) -> None:
-        """Add one window, ``(bands, rows, cols)``; windows with a side under 8 pixels say nothing and are skipped."""
-        if min(before.shape[1:]) < 8 or not self.active:
-            return
-        shape = before.shape[1:]
-        valid = np.ones(before.shape, bool) if valid is None else np.broadcast_to(valid, before.shape)
-        n, guides_n = self._cross.shape
-        details = np.zeros((n, 2, *shape), np.float32)
-        sums = np.zeros((guides_n // 2, 2, *shape))
-        boxes: dict[tuple[int, bytes], Floats] = {}
-        for i, b in enumerate(self.active):
-            for k, width in enumerate(DETAIL_WINDOWS):
-                details[i, k] = _detail(after[b], valid[b], width, boxes)
-            if self._scale[i] == 0 and (spread := float(details[i, 0].std(dtype=np.float64))) > 0:
-                self._scale[i] = 1 / spread
-            details[i] *= self._scale[i]
-            sums[self._group[i]] += details[i]
-        for i, b in enumerate(self.active):
-            v = valid[b]
-            if (count := int(np.count_nonzero(v))) < 64 or self._scale[i] == 0:
-                continue
-            removed = _centred(np.where(v, before[b].astype(np.float64) - after[b], 0.0), v)
-            parts = sums.copy()
-            parts[self._group[i]] -= details[i]
-            if n == 1:
-                own = details[0].astype(np.float64)
-                limit = 3 * 1.4826 * np.median(np.abs(own[:, v]), axis=1)
-                parts[0] = np.where(np.abs(own) < limit[:, None, None], 0, own)
-            guides = (parts * v).reshape(guides_n, *shape)
-            fine = _detail(removed, v, DETAIL_WINDOWS[0], boxes)
-            self._gram[i] += np.einsum("gij,hij->gh", guides, guides)
-            self._cross[i] += np.einsum("gij,ij->g", guides, fine)
-            self._removed[i] += np.sum(fine * fine)
-            self._kept[i] += np.sum(details[i, 0].astype(np.float64) ** 2) / self._scale[i] ** 2
-            self._count[i] += count
-            for axis in (0, 1):
-                a, z = (slice(None, -1), slice(1, None)) if axis == 0 else (np.s_[:, :-1], np.s_[:, 1:])
-                both = v[a] & v[z]
-                self._lag[i, axis] += np.sum(removed[a] * removed[z])
-                self._lag_power[i, axis] += np.sum((removed[a] ** 2 + removed[z] ** 2) * both) / 2
-
-    def share_bands(self) -> Floats:
-        """Share of the removed detail's energy that follows the image, 0 to 1; NaN where nothing was removed."""
-        share = np.full(len(self.active), np.nan)
-        groups = self._cross.shape[1]
-        for i, count in enumerate(self._count):
-            if count <= groups + 1 or self._removed[i] <= 0:
-                continue
-            gram = self._gram[i] + np.eye(groups) * max(1e-9 * np.trace(self._gram[i]), 1e-300)
-            explained = self._cross[i] @ np.linalg.solve(gram, self._cross[i]) / self._removed[i]
-            share[i] = max(0.0, 1 - (1 - explained) * (count - 1) / (count - groups - 1))  # adjusted R^2
-        return self._spread(np.minimum(share, 1.0))
-
-    def loss_bands(self) -> Floats:
-        """Share of the image's detail energy that was removed: explained / (explained + kept), 0 to 1."""
-        lost = self.share_bands()[self.active] * self._removed
-        return self._spread(_ratio(lost, lost + self._kept))
-
-    def found_bands(self) -> Mask:
-        """Bands where structure was removed: share above chance, and more than 2 % of the detail energy lost."""
-        floor = SHARE_FLOOR_ALONE if len(self.active) == 1 else SHARE_FLOOR
-        above = np.zeros(self._n_bands)
-        above[self.active] = np.maximum(floor, 30 / np.maximum(self._count, 1))  # 30 / n: under 1 in 10 000 by chance
-        with np.errstate(invalid="ignore"):
-            return (self.share_bands() > above) & (self.loss_bands() > LOSS_LIMIT)
-
-    def autocorrelation_bands(self) -> Floats:
-        """Lag-1 autocorrelation of the removed part, the larger of rows and columns; near 0 for white noise."""
-        return self._spread(_ratio(self._lag, self._lag_power).max(axis=1, initial=-1.0))
-
-    def _spread(self, values: Floats) -> Floats:
-        full = np.full(self._n_bands, np.nan)
-        full[self.active] = values
-        return full
-
-
-def residual_structure(before: Array, after: Array, valid: Mask | None = None) -> Floats:
-    """Share of the removed detail that follows the image, per band; see `StructureAccumulator`."""
-    _same_shape(before, after)
-    total = StructureAccumulator(before.shape[0])
-    total.add(before, after, valid)
-    return total.share_bands()
 
 
 class FineScaleAccumulator:
@@ -355,7 +233,7 @@ class FineScaleAccumulator:
 
     def sigma(self) -> Floats:
         """Deviation of each band, in its units; NaN where no 3 x 3 neighbourhood was whole."""
-        sigma: Floats = np.sqrt(np.pi / 2) / 6 * _ratio(self._sum, self._count)
+        sigma: Floats = np.sqrt(np.pi / 2) / 6 * quotient(self._sum, self._count)
         return sigma
 
 
@@ -380,42 +258,16 @@ def stripes(column_means: Array, counts: Array, sigma: Array) -> Floats:
     known = np.isfinite(means) & (counts > 0)
     filled = np.where(known, means, 0.0)
     width = 9
-    local = _ratio(_running_sum(filled, width), _running_sum(known.astype(np.float64), width))
+    local = quotient(_running_sum(filled, width), _running_sum(known.astype(np.float64), width))
     n_local = _running_sum(known.astype(np.float64), width)
     usable = known & (n_local >= 3)
     high = np.where(usable, filled - local, 0.0)
     expected = np.where(usable, (1 - 1 / np.maximum(n_local, 1)) / np.maximum(counts, 1), 0.0).sum(axis=1)
     noise = np.asarray(sigma, np.float64) ** 2 * expected
-    return np.sqrt(_ratio((high**2).sum(axis=1), noise))
+    return np.sqrt(quotient((high**2).sum(axis=1), noise))
 
 
 def _running_sum(a: Floats, width: int) -> Floats:
     padded = np.pad(a, ((0, 0), (width // 2, width // 2)))
     total = np.cumsum(np.pad(padded, ((0, 0), (1, 0))), axis=1)
     return total[:, width:] - total[:, :-width]
-
-
-def _detail(band: Array, valid: Mask, width: int, boxes: dict[tuple[int, bytes], Floats]) -> Floats:
-    """Value minus the mean of the valid samples around it; 0 where invalid."""
-    from scipy.ndimage import uniform_filter
-
-    whole = bool(valid.all())
-    level = float(band[valid].mean(dtype=np.float64)) if valid.any() else 0.0
-    values = np.where(valid, band.astype(np.float64) - level, 0.0)
-    local = uniform_filter(values, width, mode="mirror" if whole else "constant")
-    if whole:
-        return values - local  # type: ignore[no-any-return]
-    key = width, valid.tobytes()
-    if key not in boxes:  # most scenes have one mask for all bands
-        if len(boxes) > 3:
-            boxes.clear()
-        boxes[key] = np.maximum(uniform_filter(valid.astype(np.float64), width, mode="constant"), 1e-9)
-    return np.where(valid, values - local / boxes[key], 0.0)
-
-
-def _centred(removed: Floats, valid: Mask) -> Floats:
-    """Row and column means taken out (stripes and offsets), invalid samples left at 0."""
-    for axis in (0, 1):
-        count = np.maximum(valid.sum(axis=axis, keepdims=True), 1)
-        removed = np.where(valid, removed - removed.sum(axis=axis, keepdims=True) / count, 0.0)
-    return removed

@@ -9,10 +9,11 @@ from itertools import groupby
 from typing import Any
 
 from . import figures
+from .bands import numbered
 from .pictures import Pixels, Plate
 from .verdict import FEW
 
-Band = Mapping[str, Any]
+Band = dict[str, Any]
 
 LEVELS = {"good": "Good", "check": "Look closer", "fault": "Problem found"}
 
@@ -38,6 +39,7 @@ def render(
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["num"] = number
+    environment.filters["numbered"] = numbered
     template = resources.files(__package__).joinpath("templates/report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(template).render(
         n=numbers,
@@ -100,7 +102,7 @@ def _key_figures(numbers: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def _passed(bands: Sequence[Band]) -> list[dict[str, str]]:
     """Bands that passed through, by reason, as ranges."""
-    untouched = [band for band in bands if band["status"] != "denoised"]
+    untouched = [band | {"at": b} for b, band in enumerate(bands) if band["status"] != "denoised"]
     table = []
     kinds: dict[str, list[Band]] = {}
     for band in untouched:  # reasons that differ in their numbers only share a line
@@ -108,10 +110,12 @@ def _passed(bands: Sequence[Band]) -> list[dict[str, str]]:
     for members in kinds.values():
         reason, runs = members[0]["reason"], []
         if len({band["reason"] for band in members}) > 1:
-            reason += f", band {members[0]['band']}; the others alike"
-        for _, part in groupby(enumerate(members), key=lambda item: item[1]["band"] - item[0]):
+            reason += f", band {numbered(members[0])}; the others alike"
+        for _, part in groupby(enumerate(members), key=lambda item: item[1]["at"] - item[0]):
             run = [band for _, band in part]
-            ends = [run[0]["band"], run[-1]["band"]]
+            ends = [numbered(run[0]), numbered(run[-1])]
+            if run[0].get("part") == "real" and run[-1].get("part") == "imaginary":
+                ends = [str(run[0]["band"]), str(run[-1]["band"])]
             text = f"{ends[0]}" if ends[0] == ends[1] else f"{ends[0]}–{ends[1]}"
             waves = [run[0]["wavelength"], run[-1]["wavelength"]]
             if None not in waves:

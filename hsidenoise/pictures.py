@@ -66,8 +66,13 @@ def _every(step: int, what: str) -> str:
     return f"every {what}" if step == 1 else f"every {step}{ending} {what}"
 
 
-def choose_rgb(bands: Bands, tags: Mapping[str, Mapping[str, str]], usable: Sequence[int]) -> tuple[list[int], str]:
-    """Bands for red, green and blue, zero-based, and words for the choice; one band means a grey picture."""
+def choose_rgb(
+    bands: Bands, tags: Mapping[str, Mapping[str, str]], usable: Sequence[int], parts: int = 1
+) -> tuple[list[int], str]:
+    """Bands for red, green and blue, zero-based, and words for the choice; one band means a grey picture.
+
+    The file counts one band for as many `parts`.
+    """
     if not usable:
         usable = range(bands.count)
     if len(usable) < 3:
@@ -80,8 +85,8 @@ def choose_rgb(bands: Bands, tags: Mapping[str, Mapping[str, str]], usable: Sequ
             if np.isfinite(known).any() and np.all(np.nanmin(distance, axis=1) <= 40):
                 return [usable[int(i)] for i in np.nanargmin(distance, axis=1)], words
     stored = re.findall(r"\d+", tags.get("ENVI", {}).get("default_bands", ""))
-    if len(stored) == 3 and all(1 <= int(s) <= bands.count for s in stored):
-        return [int(s) - 1 for s in stored], "the file's default bands"
+    if len(stored) == 3 and all(1 <= int(s) <= bands.count // parts for s in stored):
+        return [parts * (int(s) - 1) for s in stored], "the file's default bands"
     if len(usable) <= 4:
         return list(usable[:3]), "the first three bands"
     return [usable[int(f * (len(usable) - 1))] for f in (0.8, 0.5, 0.2)], "three bands spread over the file"

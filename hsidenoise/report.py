@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import __version__, pictures
+from .bands import PARTS, numbered
 from .cube import Cube
 from .errors import OutputExistsError, UsageError, WriteError
 from .measure import Measured, measure
@@ -148,7 +149,7 @@ def collect(before: Cube, after: Cube, *, reference: Cube | None = None, run: Ma
     numbers["summary"] = _summary(numbers["bands"])
     numbers["spectra"] = _spectra(found, denoised)
     worst, median = _show_bands(numbers["bands"])
-    numbers["profiles"] = [_profile(numbers["bands"][b], found, words) for b, words in _named(worst, median)]
+    numbers["profiles"] = [_profile(numbers["bands"][b], b, found, words) for b, words in _named(worst, median)]
     numbers["verdict"] = judge(numbers)
     cubes = {"before": before, "after": after} | ({"reference": reference} if reference else {})
     plates = _plates(cubes, found, numbers["bands"], denoised, worst, median)
@@ -229,7 +230,7 @@ def _bands(
         table[f"ssim_{name}"] = found.ssim[name].bands()
     return [
         {
-            "band": b + 1,
+            **_number(b, "complex" in cube.layout),
             "name": info.names[b] if b < len(info.names) else None,
             "wavelength": info.wavelength[b] if b < len(info.wavelength) else None,
             "good": info.good[b] if b < len(info.good) else True,
@@ -239,6 +240,11 @@ def _bands(
         }
         for b in range(n)
     ]
+
+
+def _number(b: int, is_complex: bool) -> dict[str, Any]:
+    """The number a band has in the file; of a complex one also which part it is."""
+    return {"band": b // 2 + 1, "part": PARTS[b % 2]} if is_complex else {"band": b + 1}
 
 
 def _snr(mean: Floats, sigma: Floats) -> Floats:
@@ -289,12 +295,13 @@ def _convergence(tiles: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _show_bands(bands: Sequence[Mapping[str, Any]]) -> tuple[int | None, int | None]:
     """The denoised band with the largest relative noise before, and the median one."""
-    active = [band for band in bands if band["status"] == "denoised" and band["valid"] > 0]
+    active = [b for b, band in enumerate(bands) if band["status"] == "denoised" and band["valid"] > 0]
     if not active:
         return None, None
-    ranked = sorted(active, key=lambda band: -math.inf if math.isnan(band["snr_before"]) else -band["snr_before"])
-    worst = ranked[-1]["band"] - 1
-    return worst, next((band["band"] - 1 for band in (ranked[len(ranked) // 2],) if band["band"] - 1 != worst), None)
+    snr = [band["snr_before"] for band in bands]
+    ranked = sorted(active, key=lambda b: -math.inf if math.isnan(snr[b]) else -snr[b])
+    worst, median = ranked[-1], ranked[len(ranked) // 2]
+    return worst, median if median != worst else None
 
 
 def _named(worst: int | None, median: int | None) -> list[tuple[int, str]]:
@@ -306,17 +313,18 @@ def label(band: Mapping[str, Any]) -> str:
     """``Band 12 (512.3 nm)``."""
     wavelength = band["wavelength"]
     known = wavelength is not None and math.isfinite(wavelength)
-    return f"Band {band['band']}" + (f" ({wavelength:.1f} nm)" if known else "")
+    return f"Band {numbered(band)}" + (f" ({wavelength:.1f} nm)" if known else "")
 
 
-def _profile(band: Mapping[str, Any], found: Measured, words: str) -> dict[str, Any]:
-    entry: dict[str, Any] = {"band": band["band"], "label": f"{label(band)}, the {words}"}
+def _profile(band: Mapping[str, Any], b: int, found: Measured, words: str) -> dict[str, Any]:
+    number = {key: band[key] for key in ("band", "part") if key in band}
+    entry: dict[str, Any] = number | {"label": f"{label(band)}, the {words}"}
     for kind, means in (("row", found.rows), ("column", found.cols)):
         length = means["before"].total.shape[1]
         step = -(-length // PROFILE_POINTS)
         entry[kind] = {"at": list(range(1, length + 1, step)), "step": step}
         for name, profile in means.items():
-            entry[kind][name] = profile.mean(band["band"] - 1)[::step].tolist()
+            entry[kind][name] = profile.mean(b)[::step].tolist()
     return entry
 
 
@@ -354,7 +362,7 @@ def _plates(
     cube = cubes["before"]
     seen = np.any(found.grid_valid[list(denoised)] if denoised else found.grid_valid, axis=0, keepdims=True)[0]
     detail, overview = pictures.choose_views(cube.shape[1:], found.grid, seen)
-    rgb, words = pictures.choose_rgb(cube.bands, cube.tags, denoised)
+    rgb, words = pictures.choose_rgb(cube.bands, cube.tags, denoised, parts=2 if "complex" in cube.layout else 1)
     what = f"{words[0].upper()}{words[1:]} ({', '.join(label(bands[b]).lower() for b in rgb)})"
     views = [("The scene", overview), ("A closer look", detail)] if overview else [("The scene", detail)]
     plates = [pictures.plate(title, what, cubes, view, rgb) for title, view in views]
@@ -366,6 +374,7 @@ def _plates(
 
 
 def _describe(cube: Cube) -> dict[str, Any]:
+    cube = cube.layout.get("complex", cube)  # as the file has it
     bands, rows, cols = cube.shape
     nodata = sorted({v for v in cube.nodata if v is not None}, key=str)
     return {
@@ -374,7 +383,7 @@ def _describe(cube: Cube) -> dict[str, Any]:
         "bands": bands,
         "rows": rows,
         "columns": cols,
-        "dtype": cube.dtype,
+        "dtype": cube.layout.get("stored", cube.dtype),
         "nodata": [str(v) if isinstance(v, float) and not math.isfinite(v) else v for v in nodata],
     }
 

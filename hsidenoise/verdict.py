@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .bands import numbered
 from .cube import Cube
 from .measure import Measured
 
@@ -18,11 +19,12 @@ def checks(before: Cube, after: Cube, found: Measured, run: Mapping[str, Any]) -
     """What should have survived and whether it did: ``name``, ``ok`` (None: changed on request) and ``detail``."""
     asked = run.get("options") or {}
     table: list[tuple[str, bool | None, str]] = []
-    same = before.dtype == after.dtype
-    dtype = f"{before.dtype}" if same else f"{before.dtype} before, {after.dtype} after"
+    stored = [_as_stored(cube) for cube in (before, after)]
+    same = stored[0] == stored[1]
+    dtype = stored[0] if same else f"{stored[0]} before, {stored[1]} after"
     table.append(("Data type kept", None if not same and asked.get("dtype") else same, dtype))
-    same = [_text(v) for v in before.nodata] == [_text(v) for v in after.nodata]
-    nodata = ", ".join(sorted({_text(v) for v in before.nodata}))
+    values = [[_text(v) for v in cube.layout.get("complex", cube).nodata] for cube in (before, after)]
+    same, nodata = values[0] == values[1], ", ".join(sorted(set(values[0])))
     table.append(("No-data value kept", None if not same and asked.get("nodata") else same, nodata))
     table.append(("Georeferencing kept", _same_geo(before, after), _geo_words(before)))
     table.append(("Wavelengths and bad-band flags kept", _same_bands(before, after), _band_words(before)))
@@ -32,6 +34,11 @@ def checks(before: Cube, after: Cube, found: Measured, run: Mapping[str, Any]) -
         counts.insert(0, ("Bands passed through are identical", found.passed_changed, "differ"))
     table += [(name, n == 0, f"{n} samples {words}" if n else "every sample") for name, n, words in counts]
     return [{"name": name, "ok": ok, "detail": detail} for name, ok, detail in table]
+
+
+def _as_stored(cube: Cube) -> str:
+    cube = cube.layout.get("complex", cube)
+    return str(cube.layout.get("stored", cube.dtype))
 
 
 def judge(numbers: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,10 +53,10 @@ def judge(numbers: Mapping[str, Any]) -> dict[str, Any]:
     if not any(band["removed_rms"] > 0 for band in bands if band["status"] == "denoised"):
         return {"level": "fault" if faults else "check", "text": "Nothing was removed: output and input are equal.",
                 "reasons": faults}  # fmt: skip
-    text = _headline(numbers)
+    text, noun = _headline(numbers), _noun(bands)
     passed = summary["passed"]
     if passed:
-        text += f"; {passed} {_plural('band', passed)} {'was' if passed == 1 else 'were'} left untouched"
+        text += f"; {passed} {_plural(noun, passed)} {'was' if passed == 1 else 'were'} left untouched"
     hit = summary["structure_found"]
     known = [band for band in bands if band["status"] == "denoised" and math.isfinite(band["structure_share"])]
     if not known:
@@ -57,7 +64,7 @@ def judge(numbers: Mapping[str, Any]) -> dict[str, Any]:
     elif hit == 0:
         text += "; no image structure was found in what was removed"
     elif hit <= FEW * n:
-        text += f"; traces of image structure were found in what was removed from {hit} {_plural('band', hit)}"
+        text += f"; traces of image structure were found in what was removed from {hit} {_plural(noun, hit)}"
     level = "fault" if faults else "check" if doubts else "good"
     return {"level": level, "text": text + ".", "reasons": faults + doubts}
 
@@ -65,10 +72,11 @@ def judge(numbers: Mapping[str, Any]) -> dict[str, Any]:
 def _headline(numbers: Mapping[str, Any]) -> str:
     summary, quality = numbers["summary"], numbers["quality"]
     n, hit, times = summary["denoised"], summary["structure_found"], summary["median_removed_over_noise"]
-    where = f"in {n} {_plural('band', n)}"
+    noun = _noun(numbers["bands"])
+    where = f"in {n} {_plural(noun, n)}"
     if hit > FEW * n:
         strength = f"; what was removed is {times:.2f} times as strong as the estimated noise" if times > 0 else ""
-        return f"Image structure was removed together with the noise in {hit} of {n} {_plural('band', n)}{strength}"
+        return f"Image structure was removed together with the noise in {hit} of {n} {_plural(noun, n)}{strength}"
     if quality and math.isfinite(quality["after"]["psnr"]):
         a, b = quality["before"]["psnr"], quality["after"]["psnr"]
         verb = "rose" if b > a else "fell"
@@ -96,7 +104,7 @@ def _defects(numbers: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     if hit and len(hit) > FEW * len(active):
         worst = max(hit, key=lambda band: band["detail_loss"])
         lost = f"{100 * worst['detail_loss']:.0f} % of its detail energy"
-        text = f"Edges or texture went with the noise; the worst is band {worst['band']}, which lost {lost}."
+        text = f"Edges or texture went with the noise; the worst is band {numbered(worst)}, which lost {lost}."
         (faults if len(hit) > MANY * len(active) else doubts).append(text)
     quality = numbers["quality"]
     if quality and quality["after"]["psnr"] < quality["before"]["psnr"]:
@@ -111,7 +119,7 @@ def _defects(numbers: Mapping[str, Any]) -> tuple[list[str], list[str]]:
             f"{missed} of {tiles} {_plural('tile', tiles)} stopped at the evaluation limit before converging; "
             "the best iterate was kept."
         )
-    shifted = [band["band"] for band in active if _shifted(band)]
+    shifted = [numbered(band) for band in active if _shifted(band)]
     if shifted:
         doubts.append(f"The mean level moved by more than 1 % in {_bands(shifted)}.")
     times = summary["median_removed_over_noise"]
@@ -131,10 +139,15 @@ def _shifted(band: Mapping[str, Any]) -> bool:
     return bool(shift > max(0.01 * abs(band["mean_before"]), 0.2 * spread, chance) > 0)
 
 
-def _bands(numbers: Sequence[int]) -> str:
-    shown = ", ".join(str(b) for b in numbers[:8])
+def _bands(numbers: Sequence[str]) -> str:
+    shown = ("; " if "," in numbers[0] else ", ").join(numbers[:8])
     rest = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
     return f"{_plural('band', len(numbers))} {shown}{rest}"
+
+
+def _noun(bands: Sequence[Mapping[str, Any]]) -> str:
+    """What is counted: of complex bands the real and the imaginary part."""
+    return "band part" if bands[0].get("part") else "band"
 
 
 def _plural(word: str, n: int) -> str:

@@ -17,12 +17,13 @@ HEAVY = ("torch", "matplotlib", "scipy", "rasterio", "h5py", "netCDF4", "pyhdf",
 
 # A module imports from lower floors, and from its own floor within its own folder.
 FLOORS: dict[int, str] = {
-    0: "errors settings progress tiles metrics noise factors defects samples scenery gates crops photos mixing",
+    0: "errors settings progress tiles metrics structure noise factors defects samples scenery gates crops photos"
+    " mixing",
     1: "bands cube spectral eigen model device",
     2: "io",
     3: "run rows job outputs engine frontends detectors probe survey summary train finetune patches eigenpatches"
-    " pipeline recorruption scenepatches simulate evaluate profiles demo info report measure verdict page figures"
-    " pictures",
+    " validation pipeline recorruption scenepatches simulate evaluate profiles demo info report measure verdict page"
+    " figures pictures",
     4: "batch api",
     5: "cli __init__ __main__",
 }

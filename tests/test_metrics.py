@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from hsidenoise import metrics
+from hsidenoise import metrics, structure
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 
@@ -165,7 +165,7 @@ def test_removing_white_noise_shows_no_structure(bands, sigma):
     rng = np.random.default_rng(bands)
     clean = scene(rng, bands, 96, 96)
     noisy = clean + sigma * rng.standard_normal(clean.shape)
-    total = metrics.StructureAccumulator(bands)
+    total = structure.StructureAccumulator(bands)
     total.add(noisy, clean)
     assert total.share_bands().max() < 0.003
     assert not total.found_bands().any()
@@ -178,7 +178,7 @@ def test_removing_edges_shows(bands, sigma):
     clean = scene(rng, bands, 96, 96)
     noisy = clean + sigma * rng.standard_normal(clean.shape)
     blurred = gaussian_filter(noisy, (0, 1, 1))
-    total = metrics.StructureAccumulator(bands)
+    total = structure.StructureAccumulator(bands)
     total.add(noisy, blurred)
     assert np.median(total.share_bands()) > 0.03
     assert total.found_bands().mean() > 0.9
@@ -188,7 +188,7 @@ def test_noise_that_follows_the_signal_is_not_structure():
     rng = np.random.default_rng(5)
     clean = scene(rng, 20, 96, 96)
     noisy = clean + 0.1 * np.sqrt(np.maximum(clean, 0)) * rng.standard_normal(clean.shape)
-    assert metrics.residual_structure(noisy, clean).max() < 0.004
+    assert structure.residual_structure(noisy, clean).max() < 0.004
 
 
 def test_removed_stripes_are_not_structure_and_are_stripes():
@@ -196,7 +196,7 @@ def test_removed_stripes_are_not_structure_and_are_stripes():
     clean = scene(rng, 20, 96, 96)
     noise = 0.02 * rng.standard_normal(clean.shape)
     striped = clean + noise + (rng.random((20, 1, 96)) < 0.1) * rng.uniform(-0.2, 0.2, (20, 1, 96))
-    assert metrics.residual_structure(striped, clean).max() < 0.004
+    assert structure.residual_structure(striped, clean).max() < 0.004
     counts = np.full((20, 96), 96)
     sigma = np.full(20, 0.02)
     assert metrics.stripes((striped - clean).mean(axis=1), counts, sigma).min() > 3
@@ -206,7 +206,7 @@ def test_removed_stripes_are_not_structure_and_are_stripes():
 def test_flat_noise_smoothed_is_not_structure():
     rng = np.random.default_rng(7)
     noisy = 0.5 + 0.05 * rng.standard_normal((8, 96, 96))
-    assert metrics.residual_structure(noisy, gaussian_filter(noisy, (0, 1, 1))).max() < 0.003
+    assert structure.residual_structure(noisy, gaussian_filter(noisy, (0, 1, 1))).max() < 0.003
 
 
 def test_the_loss_measures_what_was_lost():
@@ -214,7 +214,7 @@ def test_the_loss_measures_what_was_lost():
     clean = scene(rng, 20, 128, 128)
     detail = clean - np.stack([gaussian_filter(band, 3) for band in clean])
     noisy = clean + 0.03 * rng.standard_normal(clean.shape)
-    total = metrics.StructureAccumulator(20)
+    total = structure.StructureAccumulator(20)
     total.add(noisy, clean - 0.3 * detail)  # 0.3 of the contrast: 0.09 against 0.49 of the energy
     np.testing.assert_allclose(np.median(total.loss_bands()), 0.09 / (0.09 + 0.49), atol=0.04)
 
@@ -228,7 +228,7 @@ def test_structure_streams_and_ignores_invalid_samples():
     valid[:, :30, :30] = False
     for a in (noisy, blurred):
         a[~valid] = 0
-    whole, blocks = metrics.StructureAccumulator(12), metrics.StructureAccumulator(12)
+    whole, blocks = structure.StructureAccumulator(12), structure.StructureAccumulator(12)
     whole.add(noisy, blurred, valid)
     for start in range(0, 120, 40):
         rows = np.s_[:, start : start + 40]
@@ -236,7 +236,7 @@ def test_structure_streams_and_ignores_invalid_samples():
     np.testing.assert_allclose(blocks.share_bands(), whole.share_bands(), rtol=0.25, atol=0.01)
     assert whole.found_bands().all()
     assert blocks.found_bands().all()
-    spotless = metrics.StructureAccumulator(12)
+    spotless = structure.StructureAccumulator(12)
     spotless.add(np.where(valid, noisy, 0), np.where(valid, clean, 0), valid)
     assert not spotless.found_bands().any()
 
@@ -245,7 +245,7 @@ def test_bands_passed_through_are_left_out():
     rng = np.random.default_rng(10)
     clean = scene(rng, 6, 64, 64)
     noisy = clean + 0.05 * rng.standard_normal(clean.shape)
-    total = metrics.StructureAccumulator(6, [0, 1, 2, 4])
+    total = structure.StructureAccumulator(6, [0, 1, 2, 4])
     total.add(noisy, clean)
     assert list(np.isnan(total.share_bands())) == [False, False, False, True, False, True]
     assert not total.found_bands()[[3, 5]].any()

@@ -9,12 +9,14 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from scenes import write_envi, write_tiff
 from scipy.ndimage import gaussian_filter
 
 from hsidenoise import metrics, report
 from hsidenoise.bands import Bands
 from hsidenoise.cube import Cube, Geo
-from hsidenoise.errors import OutputExistsError, UsageError, WriteError
+from hsidenoise.errors import NoiseKindWarning, OutputExistsError, UsageError, WriteError
+from hsidenoise.run import run
 
 GEO = Geo(crs="EPSG:32633", transform=(30.0, 0.0, 5e5, 0.0, -30.0, 4e6))
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
@@ -393,6 +395,37 @@ def test_colours_follow_wavelengths_or_the_file(scenes):
     tags = {"ENVI": {"default_bands": "{3, 2, 9}"}}
     caption = report.collect(cube(before, tags=tags), cube(after), run={}).plates[0].caption
     assert caption.startswith("The file's default bands (band 3, band 2, band 9)")
+
+
+@pytest.mark.parametrize("form", ["tif", "img"])
+def test_bands_of_complex_scenes_are_named_as_the_file_has_them(tmp_path, form):
+    rng = np.random.default_rng(4)
+    clean = truth(6, 48, 56)
+    noise = 40 * rng.standard_normal((2, *clean.shape))
+    pixels = (clean + noise[0] + 1j * (clean[::-1] + noise[1])).astype(np.complex64)
+    pixels[4] = 0  # constant: passed through
+    keys = {"default bands": "{3, 2, 6}"}
+    name = tmp_path / f"a.{form}"
+    source = write_tiff(name, pixels) if form == "tif" else write_envi(name, pixels, keys=keys)
+    with pytest.warns(NoiseKindWarning):
+        run(source, tmp_path / f"b.{form}", quiet=True, device="cpu", report=tmp_path / "r.html")
+    numbers = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    assert [(numbers[key]["bands"], numbers[key]["dtype"]) for key in ("scene", "output")] == [(6, "complex64")] * 2
+    named = [(band["band"], band["part"]) for band in numbers["bands"]]
+    assert named == [(b, part) for b in range(1, 7) for part in ("real", "imaginary")]
+    for entry in numbers["profiles"]:
+        at = named.index((entry["band"], entry["part"]))
+        assert entry["label"].startswith(f"Band {entry['band']}, {entry['part']}")
+        shown = pixels[at // 2].imag if at % 2 else pixels[at // 2].real
+        np.testing.assert_allclose(entry["row"]["before"], shown.mean(axis=1), rtol=1e-4, atol=1e-3)
+    assert "in 10 band parts" in numbers["verdict"]["text"]
+    assert numbers["checks"][0] == {"name": "Data type kept", "ok": True, "detail": "complex64"}
+    words = check_page((tmp_path / "r.html").read_text(encoding="utf-8")).words
+    for text in ("6 bands, 48 rows", "complex64", "2 constant 5", "6, imaginary – denoised"):
+        assert text in words
+    assert "float32" not in words
+    if form == "img":
+        assert "band 3, real, band 2, real, band 6, real" in words
 
 
 # ----------------------------------------------------------------------------------------------- files

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bands import PARTS
 from ..cube import Cube, Window
 from .plan import Plan
 from .sink import Sink
 
 #: Drivers that write complex pixels.
 DRIVERS = ("GTiff", "COG", "ENVI", "copy")
-_NAMES = ("real", "imaginary")
 # Of a layout, what there is one of for each band.
 _PER_BAND = ("descriptions", "units", "colorinterp")
 # What is right for the complex pixels only.
@@ -37,9 +37,9 @@ def split(cube: Cube) -> Cube:
 
     A sample is invalid where its whole pixel is: not finite in either part, or the nodata value with no imaginary part.
     """
-    twice = [b for b in range(cube.shape[0]) for _ in _NAMES]
+    twice = [b for b in range(cube.shape[0]) for _ in PARTS]
     names = cube.bands.names or tuple(f"band {b + 1}" for b in range(cube.shape[0]))
-    named = tuple(f"{names[b]} {_NAMES[i % 2]}".strip() for i, b in enumerate(twice))
+    named = tuple(f"{names[b]} {PARTS[i % 2]}".strip() for i, b in enumerate(twice))
 
     def twofold(values: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(values[b] for b in twice) if values else ()
