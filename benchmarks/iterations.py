@@ -18,7 +18,7 @@ from hsidenoise import metrics
 from hsidenoise.model.weights import find, load
 from hsidenoise.noise import PATTERNS, add_noise
 from hsidenoise.patches import load_scenes
-from hsidenoise.train import val_windows
+from hsidenoise.validation import val_windows
 
 EVALUATIONS = (1, 2, 3, 4, 6, 8, 12, 20, 40)
 

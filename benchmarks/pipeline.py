@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from hsidenoise.model.decsc import build
+from hsidenoise.model.networks import build
 from hsidenoise.patches import Draws, Prefetch, load_scenes
 from hsidenoise.pipeline import pipeline
 from hsidenoise.settings import TrainOptions
@@ -61,11 +61,11 @@ def main() -> None:
     scenes = [scene for path in given.data for scene in load_scenes(path)]
     model = build(given.arch)
     options = TrainOptions(arch=given.arch, steps=given.steps, photos=given.photos, device="cpu")
-    sampler = pipeline(scenes, model.config, options)[0]
+    sampler = pipeline(scenes, model, options)[0]
     for label, share in [("none", None), (f"{options.photo_share:g}", options.photo_share), ("all", 1.0)]:
         if share is None or given.photos:
             changed = replace(options, photos=given.photos if share else None, photo_share=share or 1.0)
-            rate = drawn(pipeline(scenes, model.config, changed)[0], 100, 4)
+            rate = drawn(pipeline(scenes, model, changed)[0], 100, 4)
             print(f"synthesised {label}: {rate:.0f} patches a second of one core, "
                   f"{given.rate / rate:.1f} cores for {given.rate:g} a second", flush=True)  # fmt: skip
     found = trained(sampler, options)

@@ -26,7 +26,7 @@ from hsidenoise.model.decsc import DECSC
 from hsidenoise.model.weights import find, load
 from hsidenoise.noise import add_noise
 from hsidenoise.patches import load_scenes
-from hsidenoise.train import apply, val_windows
+from hsidenoise.validation import apply, val_windows
 
 EVALUATIONS = (2, 3, 4, 6, 8, 12)
 SHIFTS = (1, 2, 4)

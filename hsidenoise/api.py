@@ -168,7 +168,7 @@ def _denoised(cube: Cube, *, model: str, device: str, tile: int, shifts: int, bi
     from .model.weights import find, load
     from .rows import output_rows
 
-    network, card = load(find(model))
+    network, card = load(find(model, sum(cube.bands.usable())))
     engine = Engine(network, card, pick(device), shifts)
     with np.errstate(over="ignore"):
         job = prepare(cube, select_bands(bidx, cube), engine, tile)

@@ -7,6 +7,7 @@ et al., TGRS 1988). Signal is where an eigenvalue exceeds what noise alone gives
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,6 +17,8 @@ from .factors import noise_edge
 
 #: Strength of an image, relative to the strongest, below which it is rounding.
 LEAST = 1e-6
+#: Pixels for each band beyond which eigen-images are good as they are.
+MOST = 1500
 
 
 class Moments:
@@ -143,3 +146,29 @@ def refit(
     found, strength, _ = np.linalg.svd(np.linalg.solve(root, cross.T / pixels).T, full_matrices=False)
     kept = strength > LEAST * strength[0]
     return replace(eigen, vectors=found[:, kept], values=strength[kept] ** 2 + 1)
+
+
+def learn(
+    noisy: NDArray[np.float32],
+    sigma: NDArray[np.float64],
+    denoise: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+) -> Eigen:
+    """The eigen-images of an array in memory, as a run learns them of a scene.
+
+    Parameters
+    ----------
+    noisy
+        (bands, rows, cols).
+    sigma
+        Noise of each band, above zero.
+    denoise
+        Clean eigen-images from noisy ones: they are learned from these a second time where pixels are few.
+    """
+    moments = Moments(len(noisy))
+    moments.add(noisy, np.ones(noisy.shape[1:], bool))
+    eigen = fit(moments.mean(), moments.covariance(), sigma, moments.pixels)
+    if moments.pixels > MOST * len(noisy):
+        return eigen
+    clean = denoise(eigen.project(noisy)).reshape(eigen.rank, -1).astype(np.float64)
+    cross = eigen.whiten(noisy) @ clean.T
+    return refit(eigen, cross, clean @ clean.T, moments.pixels) if cross.any() else eigen

@@ -1,7 +1,8 @@
-"""Training patches of eigen-images: what `hsidenoise.eigen` would make of a noisy scene, without making the scene.
+"""Training patches of eigen-images: what a run makes of a noisy scene, its errors in learning the images included.
 
-The signal's covariance is known from the clean cube, the noise is drawn per band: eigenvectors follow, and projected
-noise is white again whatever the bands were. So a patch of 200 bands costs no more than its images do.
+A square of a scene gets noise, its eigen-images are learned from the noisy bands (`hsidenoise.eigen.learn`), and a
+patch of them is cut out. What is judged are the scene's bands: where the images are not quite the signal's own, a
+network that knows only clean images would be off.
 """
 
 from __future__ import annotations
@@ -10,19 +11,29 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from .crops import augment, crop
-from .eigen import Moments, fit
+from .eigen import learn
 from .errors import TrainingError
 from .mixing import Mixer
+from .model.dct import THRESHOLD, Dct, dct_threshold, refine
 from .noise import GAUSSIAN_TOP, band_sigma
 from .patches import Batch, Scene, chances, drawn
 
 #: Bands a patch' error is measured in, at most; they are drawn where there are more.
 JUDGED = 32
-#: Share of a band's noise variance that is left in it by the images a patch does not hold, per band.
-LEFT = 0.2
+#: Share of a band's noise variance, and variance, that no network is asked to get below.
+LEFT, LEAST = 1e-3, 1e-9
+#: Squares that eigen-images are learned from, in patches along an edge: small scenes are as common as large ones.
+AREAS = (1.0, 1.5, 2.0, 2.0, 2.5)
+#: Bands of the paper's cubes, and of many sensors.
+PAPER = 31
+#: Relative error of the noise that is told.
+TOLD = 0.02
+#: Pixels between patches of the filter that eigen-images are learned from again: a run's takes 20 times as long.
+STEP = 4
 
 
 class EigenSampler:
@@ -55,53 +66,58 @@ class EigenSampler:
         self.bands, self.edge, self.seed = bands, edge, seed
         self.mixer, self.share = mixer, share
         self.patterns = ["g95" if p == "mixture" else p for p in patterns]
-        self.choices = [(s.cube[r], _moments(s.cube[r])) for s in scenes for r in s.runs if r.stop - r.start >= 3]
+        self.choices = [s.cube[r] for s in scenes for r in s.runs if r.stop - r.start >= 3]
         if not self.choices:
             raise TrainingError("no scene has three neighbouring clean bands")
-        self.chance = chances(cube.size for cube, _ in self.choices)
+        self.chance = chances(cube.size for cube in self.choices)
 
     def batch(self, step: int, size: int) -> Batch:
         """The batch of this step."""
         return drawn(self.patch, self.seed, step, size)
 
     def patch(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], ...]:
-        """Clean images, noisy ones, their noise, the way back to bands, and the error other images leave there."""
-        pixels, mean, signal = self._scene(rng)
-        sigma = self._sigma(len(pixels), rng)
-        eigen = fit(mean, signal + np.diag(sigma**2), sigma, 40_000 * len(pixels))
+        """One patch, in the order of `Batch`; images that the scene does not have are zero."""
+        edge = self.edge
+        scene = self._scene(round(edge * rng.choice(AREAS)), rng)
+        sigma = self._sigma(len(scene), rng)
+        noisy = scene + sigma[:, None, None].astype(np.float32) * rng.standard_normal(scene.shape, dtype=np.float32)
+        eigen = learn(noisy, sigma * np.exp(TOLD * rng.standard_normal(len(sigma))), denoised)
+        top, left = rng.integers(0, scene.shape[1] - edge + 1, 2)
+        here = np.s_[:, top : top + edge, left : left + edge]
+        images = eigen.project(np.ascontiguousarray(noisy[here]))
         # The first group of images matters most; a later one is drawn now and then.
-        groups = -(-len(eigen.values) // self.bands)
+        groups = -(-len(images) // self.bands)
         first = self.bands * int(rng.integers(groups)) if rng.random() < 0.3 else 0
-        vectors = eigen.vectors[:, first : first + self.bands]
-        white = (pixels.reshape(len(pixels), -1) - eigen.mean[:, None]) / sigma[:, None]
-        clean = np.zeros((self.bands, self.edge, self.edge), np.float32)
-        clean[: vectors.shape[1]] = (vectors.T @ white).reshape(-1, self.edge, self.edge)
-        # Sigmas are estimates: the noise of an image is not exactly one.
-        level = np.exp(0.02 * rng.standard_normal((self.bands, 1, 1))).astype(np.float32)
-        noisy = clean + level * rng.standard_normal(clean.shape, dtype=np.float32)
-        noisy[vectors.shape[1] :] = 0
-        judged = rng.permutation(len(pixels))[:JUDGED]
-        judged = np.resize(judged, JUDGED)  # fewer bands count several times
+        group = slice(first, min(first + self.bands, len(images)))
+        judged = np.resize(rng.permutation(len(scene))[:JUDGED], JUDGED)  # fewer bands count several times
+        ways = (eigen.sigma[:, None] * eigen.vectors)[judged].astype(np.float32)
+        clean = scene[here][judged] - eigen.mean[judged, None, None].astype(np.float32)
+        for others in (slice(0, group.start), slice(group.stop, len(images))):
+            if others.start < others.stop:
+                clean -= np.tensordot(ways[:, others], denoised(images[others]), 1)
+        shown = np.zeros((self.bands, edge, edge), np.float32)
         back = np.zeros((JUDGED, self.bands), np.float32)
-        back[:, : vectors.shape[1]] = sigma[judged, None] * vectors[judged]
-        rest = (LEFT / len(pixels) * sigma[judged] ** 2).astype(np.float32)
-        return clean, noisy, np.ones(self.bands, np.float32), back, rest
+        shown[: group.stop - group.start] = images[group]
+        back[:, : group.stop - group.start] = ways[:, group]
+        rest = (LEFT * sigma[judged] ** 2 + LEAST).astype(np.float32)
+        return clean, shown, np.ones(self.bands, np.float32), back, rest
 
-    def _scene(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
-        """Some bands of a patch, (bands, edge, edge), and their mean and covariance over its scene."""
+    def _scene(self, edge: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        """Some bands of a square, (bands, edge, edge)."""
         if self.mixer and rng.random() < self.share:
-            mixture = self.mixer.draw(0, self.edge, rng)
+            mixture = self.mixer.draw(0, edge, rng)
             spectra = mixture.spectra[self._bands(len(mixture.spectra), rng)]
-            mean, signal = spectra @ mixture.mean, spectra @ mixture.covariance @ spectra.T
-            return augment(replace(mixture, spectra=spectra).cube(), rng), mean, signal
-        cube, moments = self.choices[rng.choice(len(self.choices), p=self.chance)]
-        chosen = self._bands(len(cube), rng)
-        mean, signal = moments.mean()[chosen], moments.covariance()[np.ix_(chosen, chosen)]
-        return augment(crop(cube[chosen], self.edge, rng), rng), mean, signal
+            return augment(replace(mixture, spectra=spectra).cube(), rng)
+        cube = self.choices[rng.choice(len(self.choices), p=self.chance)]
+        return augment(crop(cube[self._bands(len(cube), rng)], edge, rng), rng)
 
     def _bands(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Some of `count` bands: neighbours, or thinned as a coarser sensor's are, or reversed."""
-        size = round(np.exp(rng.uniform(np.log(min(6, count)), np.log(count))))
+        """Some of `count` bands: neighbours, as many as the paper's, all or some; or thinned as coarse sensors' are."""
+        kind = rng.integers(3)
+        if kind < 2:
+            size = PAPER if kind == 0 and count >= PAPER else count
+            return np.arange(size) + int(rng.integers(count - size + 1))
+        size = round(np.exp(rng.uniform(0, np.log(count))))
         step = int(rng.integers(1, max((count - 1) // max(size - 1, 1), 1) + 1)) if rng.random() < 0.3 else 1
         first = int(rng.integers(count - (size - 1) * step))
         return np.arange(first, first + size * step, step)[:size]
@@ -115,7 +131,11 @@ class EigenSampler:
         return np.maximum(sigma, 2e-4)
 
 
-def _moments(cube: NDArray[np.float32]) -> Moments:
-    moments = Moments(len(cube))
-    moments.add(cube, np.ones(cube.shape[1:], bool))
-    return moments
+@torch.no_grad()
+def denoised(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the weight-free model makes of eigen-images (images, rows, cols), with patches further apart."""
+    groups = []
+    for first in range(0, len(images), Dct.bands):
+        y = torch.from_numpy(images[first : first + Dct.bands])[None]
+        groups.append(refine(y, dct_threshold(y, THRESHOLD, STEP), steps=(STEP, STEP))[0].numpy())
+    return np.concatenate(groups)

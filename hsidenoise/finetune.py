@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from .engine import Engine
 from .errors import TrainingError, UsageError
 from .evaluate import denoise_array
 from .io import open_cube
-from .model.decsc import DECSC, config_dict, rebanded
+from .model.decsc import DECSC, rebanded
+from .model.networks import Network
 from .model.weights import BUILT_IN, Card, check_target, find, load, save
 from .patches import Prefetch
 from .recorruption import TARGET_NOISE, recorrupt
@@ -28,6 +29,9 @@ from .train import Run
 
 #: Scenes that are judged, at most.
 JUDGED = 4
+#: Shares of the steps after which weights are judged, and kept if they are the best so far: a small scene is soon
+#: known by heart.
+CHECKS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
 
 
 def finetune(
@@ -79,18 +83,20 @@ def finetune(
         seed=options.seed, device=options.device,
     )  # fmt: skip
     run = Run(model, recipe, output, {s.name: s.digest for s in own}, {})
+    sign = 1 if supervised_by(own) else -1
     before = judge(own, Engine(run.averaged(), card, device, 1))
-    sampler = OwnSampler(own, edge=options.patch, seed=options.seed, clean_bands=options.clean_bands)
-    learn(run, sampler, options, quiet=quiet)
-    network = run.averaged()
     # The floor was measured on other scenes; on these the trial before each run says what would be harmed.
-    steps = card.training.get("steps", 0)
-    card = replace(card, name=output.stem, config=config_dict(model.config), noise=(), floor=0.0, validation={})
-    after = judge(own, Engine(network, card, device, 1))
+    trained, card = card.training.get("steps", 0), replace(card, floor=0.0)
+    sampler = OwnSampler(own, edge=options.patch, seed=options.seed, clean_bands=options.clean_bands)
+    scored = [
+        (judge(own, Engine(network, card, device, 1)), step, network)
+        for step, network in learn(run, sampler, options, quiet=quiet)
+    ]
+    after, step, network = max(scored, key=lambda found: sign * found[0])
+    card = replace(card, name=output.stem, config=asdict(model.config), noise=(), validation={})
     held_back = {"measure": measure(own), "before": before, "after": after}
     held_back["dct"] = judge(own, Engine(*load(BUILT_IN), device, 1))
-    better = after > before if supervised_by(own) else after < before
-    if not (better or options.force):
+    if not (sign * after > sign * before or options.force):
         raise TrainingError(
             f"{output}: not written, the weights got no better on what was held back ({measure(own)} {before:.3f} "
             f"before, {after:.3f} after); give more or larger scenes or --steps, or --force"
@@ -98,8 +104,8 @@ def finetune(
     card = replace(
         card,
         training={
-            "from": {"name": file.name, "sha256": file.sha256, "steps": steps},
-            "steps": run.step,
+            "from": {"name": file.name, "sha256": file.sha256, "steps": trained},
+            "steps": step,
             "hours": round(run.seconds / 3600, 3),
             "device": device.type,
             "options": to_dict(options),
@@ -119,15 +125,21 @@ def _check(scenes: Sequence[str], output: Path, options: FinetuneOptions) -> Non
         raise UsageError("--reference and --clean-bands are two ways to learn; give one")
 
 
-def learn(run: Run, sampler: OwnSampler, options: FinetuneOptions, *, quiet: bool) -> None:
-    """All steps, or as many as the time allows."""
+def learn(
+    run: Run, sampler: OwnSampler, options: FinetuneOptions, *, quiet: bool
+) -> Iterator[tuple[int, Network]]:
+    """All steps, or as many as the time allows; steps done and averaged weights at each of `CHECKS`, and at the end."""
     device = next(run.model.parameters()).device
     started = time.monotonic()
+    marks = {round(share * options.steps) for share in CHECKS}
     with progress.track(options.steps, "finetune", quiet=quiet, unit="step") as bar:
         for batch in Prefetch(sampler, 0, options.steps, options.batch):
             record = run.advance([torch.from_numpy(part).to(device) for part in batch])
             bar.advance(1, loss=f"{record['loss']:.3f}")
-            if 0 < 60 * options.minutes < time.monotonic() - started:
+            late = 0 < 60 * options.minutes < time.monotonic() - started
+            if late or run.step in marks:
+                yield run.step, run.averaged()
+            if late:
                 break
 
 

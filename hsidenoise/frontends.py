@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from . import defects
 from .cube import Cube, Window
 from .defects import Defects
-from .eigen import Eigen, Moments, fit, refit
+from .eigen import MOST, Eigen, Moments, fit, refit
 from .engine import Engine
 from .factors import LEAST
+from .model.weights import BUILT_IN, load
 from .noise import texture_bound
 from .progress import Progress
 from .samples import fill, inside
@@ -26,8 +27,7 @@ Mask = NDArray[np.bool_]
 Records = list[dict[str, Any]]
 #: Steps of an integer type that rounding alone is worth in noise: 1 / sqrt(12).
 ROUNDING = 12**-0.5
-#: Pixels for each band beyond which eigen-images are good as they are, and edge of the squares they are bettered in.
-MOST = 1500
+#: Edge of the squares that eigen-images are bettered in.
 SQUARE = 256
 
 
@@ -266,13 +266,14 @@ def eigen_images(
 def sharpened(front: EigenImages, cube: Cube, engine: Engine) -> EigenImages:
     """The front-end with eigen-images that were learned from denoised ones (`hsidenoise.eigen.refit`).
 
-    It is denoised once for that, in squares of its own whatever the tiles. A scene of more than `MOST` pixels for each
-    band stays as it is: there the covariance says enough.
+    It is denoised once for that by the weight-free model, in squares of its own whatever the tiles. A scene of more
+    than `MOST` pixels for each band stays as it is: there the covariance says enough.
     """
     rows, cols = cube.shape[1:]
     bands = front.bands
     if rows * cols > MOST * len(bands):
         return front
+    plain = Engine(*load(BUILT_IN), engine.device, 1)
     cross = np.zeros((len(bands), front.eigen.rank))
     gram = np.zeros((front.eigen.rank, front.eigen.rank))
     pixels = 0
@@ -283,7 +284,7 @@ def sharpened(front: EigenImages, cube: Cube, engine: Engine) -> EigenImages:
             valid &= front.usual(values, left)
             known = valid.all(axis=0)
             if known.any():
-                values, images, _ = front.images(engine, values, valid, left)
+                values, images, _ = front.images(plain, values, valid, left)
                 clean = images[:, known].astype(np.float64)
                 cross += front.eigen.whiten(values)[:, known.ravel()] @ clean.T
                 gram += clean @ clean.T

@@ -52,14 +52,10 @@ class Mixture:
         (F, edge, edge), float32: abundances times brightness, and those times deviations of colour.
     spectra
         (bands, F), float32.
-    mean, covariance
-        Of the features over the whole photograph, (F,) and (F, F).
     """
 
     features: NDArray[np.float32]
     spectra: NDArray[np.float32]
-    mean: NDArray[np.float64]
-    covariance: NDArray[np.float64]
 
     def cube(self, bands: slice = np.s_[:]) -> NDArray[np.float32]:
         """(bands, edge, edge), values in [0, 1]; a little above where it is brighter than all the scale is from."""
@@ -97,8 +93,7 @@ class Mixer:
         spectra = self.spectra(materials, max(bands, int(rng.integers(LEAST_BANDS, MOST_BANDS + 1))), rng)
         gain = np.exp(rng.uniform(np.log(0.05), np.log(0.4))) if rng.random() < DARK else 1.0
         spectra *= np.float32(gain / max(float((spectra @ features[0]).max()), 1e-6))
-        centred = features[0].astype(np.float64)
-        return Mixture(features[1].reshape(-1, edge, edge), spectra, centred.mean(1), np.cov(centred))
+        return Mixture(features[1].reshape(-1, edge, edge), spectra)
 
     def spectra(self, materials: Materials, bands: int, rng: np.random.Generator) -> NDArray[np.float32]:
         """Of each feature, (bands, F)."""

@@ -53,14 +53,16 @@ class Batch(NamedTuple):
 
     Parameters
     ----------
-    clean, noisy
-        (N, bands, edge, edge).
+    clean
+        The bands that are judged, (N, judged, edge, edge).
+    noisy
+        What the network sees, (N, bands, edge, edge).
     sigma
-        Noise of each band, (N, bands).
+        Noise of each of its bands, (N, bands).
     back
-        The scene's bands that are judged, as sums of the patch' bands, (N, judged, bands).
+        The judged bands as sums of what the network makes of its own, (N, judged, bands).
     rest
-        Mean squared error of each judged band that is not the patch' own, (N, judged).
+        Mean squared error that is no fault of the network, added to that of each judged band, (N, judged).
     """
 
     clean: NDArray[np.float32]

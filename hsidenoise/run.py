@@ -137,7 +137,7 @@ def opened(scene: str | os.PathLike[str], options: RunOptions) -> Iterator[tuple
     from .io import gdal_env, open_cube
     from .model.weights import find
 
-    file = find(options.model)
+    find(options.model)
     count(options.device)
     with gdal_env(options.config), np.errstate(over="ignore"), open_cube(scene, options) as cube:
         # Only now what takes seconds to import: a slip in a name, or a file that is none, is told at once.
@@ -145,6 +145,7 @@ def opened(scene: str | os.PathLike[str], options: RunOptions) -> Iterator[tuple
         from .engine import Engine
         from .model.weights import load
 
+        file = find(options.model, sum(cube.bands.usable()))
         model, card = load(file)
         yield cube, Engine(model, card, pick(options.device), options.shifts), file
 

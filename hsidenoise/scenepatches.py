@@ -214,6 +214,7 @@ class OwnSampler:
             clean = parts[bands:]
         else:
             noisy, clean = recorrupt(noisy, parts[bands:], rng)
-            back /= sigma.astype(np.float32)  # errors count in units of the band's noise
+            unit = sigma.astype(np.float32)  # errors count in units of the band's noise
+            back, clean = back / unit[:, None], clean / unit[:, None, None]
             sigma = sigma * np.sqrt(INPUT_NOISE)
         return clean, noisy, sigma.astype(np.float32), back, rest

@@ -115,7 +115,7 @@ class EvaluateOptions:
 class TrainOptions:
     """What ``train`` can be told, beyond the data and the output."""
 
-    arch: str = option("compact", "Network configuration: compact, or decsc (the paper's).")
+    arch: str = option("compact", "Network: compact, decsc (the paper's), eigen, shrinkage.")
     init: str = option("frame", "Start from a tight DCT frame, or from the paper's draw: frame or kaiming.")
     start: str = option("", "Begin with these weights, a name or a .safetensors file, in place of --init.")
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")

@@ -6,34 +6,47 @@ Needs torch, numpy, scipy, h5py, safetensors and rich only, so that it also runs
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from . import metrics, progress
+from . import progress
 from .device import pick
-from .eigen import Eigen, Moments, fit
 from .errors import TrainingError, UsageError, WeightsError
-from .model.decsc import CONFIGS, DECSC, build, config_dict
-from .model.weights import EIGEN_NORMALISATION, WINDOWS_NORMALISATION, Card, Model, check_target, find, load, save
-from .noise import PATTERNS, NoiseAccumulator, add_noise
+from .model.networks import SHRINKAGE, Network, architectures, build
+from .model.shrinkage import Shrinkage
+from .model.weights import (
+    BUILT_IN_CARD,
+    EIGEN_NORMALISATION,
+    WINDOWS_NORMALISATION,
+    Card,
+    check_target,
+    find,
+    load,
+    save,
+)  # fmt: skip
+from .noise import PATTERNS
 from .patches import Prefetch, Scene, load_scenes
 from .pipeline import pipeline
 from .settings import TrainOptions, to_dict
+from .validation import measure_floor, measure_halo, validate
 
 EMA = 0.998
 WARM_UP = 100
 #: Weight in the loss of the residual at the fixed point, where codes are damped.
 DRIFT = 3.0
+#: Weight of the pilot's own error: a filter that is learned makes up for most of it, and hides it from the codes.
+PILOT = 0.3
 
 
 def train(data: Sequence[Path], output: Path, options: TrainOptions, *, quiet: bool = False) -> Card:
@@ -72,7 +85,7 @@ def train(data: Sequence[Path], output: Path, options: TrainOptions, *, quiet: b
     model = build(options.arch, options.init).to(device)
     if options.start:
         begin(model, options.start)
-    sampler, photos = pipeline(scenes, model.config, options)
+    sampler, photos = pipeline(scenes, model, options)
     run = Run(model, options, output, {s.name: s.digest for s in scenes}, photos)
     run.resume()
     batches = Prefetch(sampler, run.step, options.steps, options.batch)
@@ -105,7 +118,7 @@ def train(data: Sequence[Path], output: Path, options: TrainOptions, *, quiet: b
     return card
 
 
-def begin(model: DECSC, start: str) -> None:
+def begin(model: Network, start: str) -> None:
     """Give a network the weights of that name, or of a file.
 
     Raises
@@ -114,7 +127,7 @@ def begin(model: DECSC, start: str) -> None:
         There are none, or they are of a network of another shape.
     """
     source, _ = load(find(start))
-    if not isinstance(source, DECSC):
+    if not isinstance(source, Network):
         raise WeightsError(f"--start {start}: has no weights")
     try:
         model.load_state_dict(source.state_dict())
@@ -123,10 +136,12 @@ def begin(model: DECSC, start: str) -> None:
 
 
 def _check(output: Path, options: TrainOptions) -> None:
-    if options.arch not in CONFIGS:
-        raise UsageError(f"--arch {options.arch}: not one of {', '.join(CONFIGS)}")
+    if options.arch not in architectures():
+        raise UsageError(f"--arch {options.arch}: not one of {', '.join(architectures())}")
     if options.init not in ("frame", "kaiming"):
         raise UsageError(f"--init {options.init}: not frame or kaiming")
+    if options.init != "frame" and options.arch == SHRINKAGE:
+        raise UsageError(f"--init {options.init}: {SHRINKAGE} has one way to start, as the model dct")
     if options.loss not in ("log", "mse"):
         raise UsageError(f"--loss {options.loss}: not log or mse")
     unknown = set(options.patterns.split(",")) - set(PATTERNS)
@@ -151,7 +166,7 @@ class Run:
     """
 
     def __init__(
-        self, model: DECSC, options: TrainOptions, output: Path, scenes: Mapping[str, str], photos: Mapping[str, str]
+        self, model: Network, options: TrainOptions, output: Path, scenes: Mapping[str, str], photos: Mapping[str, str]
     ) -> None:
         self.model, self.options, self.scenes, self.photos = model, options, dict(scenes), dict(photos)
         self.path = output.with_suffix(".checkpoint")
@@ -172,9 +187,11 @@ class Run:
         # The unrolled steps come on top: together they are what the solver is given later.
         evaluations = max(model.config.evaluations - options.unrolled, 1)
         # On a CPU parts of the batch go side by side, a thread each: a network this small leaves threads that share
-        # one operation waiting for each other.
-        parts = [self.pool.submit(self.gradient, evaluations, *part) for part in split(batch, self.threads)]
-        done = [part.result() for part in parts]
+        # one operation waiting for each other. Of eigen-images each scene has another number: one patch a part.
+        alone = model.frontend == "eigen" and batch[0].device.type == "cpu"
+        parts = split(batch, len(batch[0]) if alone else self.threads)
+        jobs = [self.pool.submit(self.gradient, evaluations, *part) for part in parts]
+        done = [job.result() for job in jobs]
         share = [len(found["error"]) / len(batch[0]) for _, found in done]
         for parameter, *gradients in zip(model.parameters(), *(g for g, _ in done), strict=True):
             parameter.grad = torch.stack([s * g for s, g in zip(share, gradients, strict=True)]).sum(0)
@@ -204,17 +221,21 @@ class Run:
     ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         """Of the mean loss of some patches, by parameter; and what to tell of them."""
         options, model = self.options, self.model
+        shown = int(back.any(1).sum(1).max())  # images that no scene of these patches has are not worth the time
+        noisy, sigma, back = noisy[:, :shown], sigma[:, :shown], back[..., :shown]
         with self.precision(clean.device):
             found = model.solve(noisy, sigma, evaluations=evaluations, phantom_steps=options.unrolled)
-        error = band_error(found.x - clean, back) + rest
+        error = band_error(found.x, back, clean) + rest
         loss = torch.log(error).mean() if options.loss == "log" else error.mean()
+        if model.config.gains:
+            loss = loss + PILOT * torch.log(band_error(found.pilot, back, clean) + rest).mean()
         if model.config.shrink < 1:
             loss = loss + DRIFT * found.drift.mean()
         gradients = torch.autograd.grad(loss, list(model.parameters()))
         return gradients, {
             "loss": loss.detach(),
             "error": error.detach(),
-            "noisy": band_error(noisy - clean, back) + rest,
+            "noisy": band_error(noisy, back, clean) + rest,
             "residual": found.convergence.residual,
         }
 
@@ -222,9 +243,9 @@ class Run:
         """bfloat16 autocast when asked for."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.options.bf16)
 
-    def averaged(self) -> DECSC:
+    def averaged(self) -> Network:
         """The network with the exponentially averaged weights, in evaluation mode."""
-        network = DECSC(self.model.config)
+        network = copy.deepcopy(self.model)
         network.load_state_dict(self.average)
         return network.to(next(self.model.parameters()).device).eval()
 
@@ -296,11 +317,10 @@ def split(batch: Sequence[Tensor], parts: int) -> list[tuple[Tensor, ...]]:
     return list(zip(*(torch.split(part, size) for part in batch), strict=True))
 
 
-def band_error(error: Tensor, back: Tensor) -> Tensor:
-    """Mean squared error of the judged bands, (N, judged), from the error of a patch (N, bands, H, W)."""
-    flat = error.float().flatten(2)
-    gram = flat @ flat.transpose(1, 2) / flat.shape[2]
-    return torch.einsum("nji,nik,njk->nj", back, gram, back).clamp_min(0)
+def band_error(x: Tensor, back: Tensor, clean: Tensor) -> Tensor:
+    """Mean squared error of the judged bands, (N, judged), of what a network made of its own; as of `Batch`."""
+    error = torch.einsum("njb,nbhw->njhw", back, x.float()) - clean
+    return error.square().mean((2, 3))
 
 
 def learning_rate(step: int, steps: int) -> float:
@@ -315,135 +335,24 @@ def _log(out: Any, record: dict[str, Any]) -> None:
     out.flush()
 
 
-def judged(model: Model) -> tuple[int, int]:
-    """Bands and edge of the windows a network is judged on: eigen-images need pixels for their statistics."""
-    return (31, 128) if model.frontend == "eigen" else (model.bands, 96)
-
-
-def val_windows(scenes: Sequence[Scene], bands: int, edge: int = 96) -> Iterator[tuple[str, np.ndarray]]:
-    """One central crop of each scene, `bands` neighbours of its longest clean run."""
-    for scene in scenes:
-        run = max(scene.runs, key=lambda r: r.stop - r.start)
-        if run.stop - run.start < bands:
-            continue
-        first = (run.start + run.stop - bands) // 2
-        rows, cols = ((n - min(n, edge)) // 2 for n in scene.cube.shape[1:])
-        yield scene.name, scene.cube[first : first + bands, rows : rows + edge, cols : cols + edge]
-
-
-def validate(model: Model, scenes: Sequence[Scene], patterns: Sequence[str]) -> dict[str, Any]:
-    """MPSNR (dB), MSSIM and SAM (rad) by scene and pattern, and their means; noise is seeded."""
-    table: dict[str, Any] = {}
-    for index, (name, clean) in enumerate(val_windows(scenes, *judged(model))):
-        for pattern in patterns:
-            noisy = add_noise(clean, pattern, np.random.default_rng([7, index, PATTERNS.index(pattern)]))
-            denoised = np.clip(apply(model, noisy), 0, 1)
-            scores = [metrics.psnr(clean, denoised), metrics.ssim(clean, denoised), metrics.sam(clean, denoised)]
-            table.setdefault(pattern, {})[name] = [round(float(s), 4) for s in scores]
-    for by_scene in table.values():
-        by_scene["mean"] = [round(float(np.mean(column)), 4) for column in zip(*by_scene.values(), strict=True)]
-    return table
-
-
-def apply(model: Model, noisy: np.ndarray, sigma: np.ndarray | None = None) -> np.ndarray:
-    """Denoise one patch (bands, rows, cols) whole, its noise estimated from itself unless given."""
-    if sigma is None:
-        accumulator = NoiseAccumulator(len(noisy))
-        accumulator.add(noisy, np.ones(noisy.shape, bool))
-        sigma = accumulator.sigma()
-    if model.frontend == "eigen":
-        return _apply_eigen(model, noisy, np.maximum(sigma, 1e-4))
-    return _network(model, noisy, sigma)
-
-
-def _apply_eigen(model: Model, noisy: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    eigen = learn(noisy, sigma)
-    images = eigen.project(noisy)
-    groups = [images[i : i + model.bands] for i in range(0, len(images), model.bands)]
-    return eigen.restore(np.concatenate([_network(model, group, np.ones(len(group))) for group in groups]))
-
-
-def learn(noisy: np.ndarray, sigma: np.ndarray) -> Eigen:
-    """The eigen-images of a patch in memory."""
-    moments = Moments(len(noisy))
-    moments.add(noisy, np.ones(noisy.shape[1:], bool))
-    return fit(moments.mean(), moments.covariance(), sigma, moments.pixels)
-
-
-@torch.no_grad()
-def _network(model: Model, noisy: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    y = torch.from_numpy(np.ascontiguousarray(noisy))[None].to(device)
-    x, _ = model(y, torch.from_numpy(sigma.astype(np.float32))[None].to(device))
-    return np.asarray(x[0].cpu().numpy())
-
-
-def measure_floor(model: DECSC, scenes: Sequence[Scene]) -> float:
-    """The noise below which the network is likelier to harm a band than to help it.
-
-    Windows get noise of every level, band by band; the floor is the lowest sigma from which on, in most bands of
-    about that sigma, the error after denoising is less than the noise was. `hsidenoise.probe` looks closer on the
-    scene itself.
-    """
-    sigma: list[float] = []
-    error: list[float] = []
-    for index, (_, clean) in enumerate(val_windows(scenes[:12], model.config.bands, edge=64)):
-        rng = np.random.default_rng([11, index])
-        level = np.exp(rng.uniform(np.log(0.0005), np.log(0.1), len(clean))).astype(np.float32)
-        noisy = clean + level[:, None, None] * rng.standard_normal(clean.shape, dtype=np.float32)
-        sigma.extend(level)
-        error.extend(np.sqrt(np.square(apply(model, noisy) - clean).mean((1, 2))))
-    helped = np.array(error) < np.array(sigma)
-    edges = np.geomspace(0.0005, 0.1, 24)
-    floor = edges[-1]
-    for low, high in zip(edges[-2::-1], edges[:0:-1], strict=True):
-        here = helped[(np.array(sigma) >= low) & (np.array(sigma) < high)]
-        if here.size and here.mean() <= 0.5:
-            break
-        floor = low
-    return float(floor)
-
-
-def measure_halo(model: DECSC, scenes: Sequence[Scene]) -> int:
-    """Context a tile needs: pixels from a cut, in steps of 4, where the cut's effect is under a tenth of the error.
-
-    Compares whole windows with the same windows cut in two; rms over rows and bands against the network's own. A solver
-    that stops short of the fixed point does so elsewhere in another patch: twice what that makes far from the cut
-    is no effect of the cut.
-    """
-    worst = 0
-    for _, clean in val_windows([s for s in scenes if min(s.cube.shape[1:]) >= 96][:4], judged(model)[0]):
-        noisy = add_noise(clean, "g55", np.random.default_rng(0))
-        sigma = (noisy - clean).std((1, 2))
-        if model.frontend == "eigen":
-            eigen = learn(noisy, sigma)
-            noisy, clean = (eigen.project(x)[: model.bands] for x in (noisy, clean))
-            sigma = np.ones(len(noisy))
-        whole = _network(model, noisy, sigma)[:, :, 32:]
-        cut = _network(model, np.ascontiguousarray(noisy[:, :, 32:]), sigma)
-        error = np.sqrt(np.square(whole - clean[:, :, 32:]).mean())
-        effect = np.sqrt(np.square(whole - cut).mean((0, 1)))
-        beyond = np.flatnonzero(effect > max(0.1 * error, 2 * np.median(effect[len(effect) // 2 :])))
-        worst = max(worst, int(beyond.max()) + 1 if beyond.size else 0)
-    return -(-worst // 4) * 4
-
-
-def describe(model: DECSC, judges: Sequence[Scene], run: Run, table: dict[str, Any]) -> Card:
+def describe(model: Network, judges: Sequence[Scene], run: Run, table: dict[str, Any]) -> Card:
     """The card of freshly trained weights; floor and halo are measured on `judges`."""
     options = run.options
+    told = {k: v for k, v in run.identity().items() if k not in run.seen()}
+    exact = isinstance(model, Shrinkage)  # its patches reach as far as those it was made of
     return Card(
         name=run.path.stem,
         arch=options.arch,
-        config=config_dict(model.config),
+        config=asdict(model.config),
         normalisation=EIGEN_NORMALISATION if model.frontend == "eigen" else WINDOWS_NORMALISATION,
         noise=tuple(options.patterns.split(",")),
         floor=0.0 if model.frontend == "eigen" else round(measure_floor(model, judges), 5),
-        halo=measure_halo(model, judges),
+        halo=BUILT_IN_CARD.halo if exact else measure_halo(model, judges),
         training={
             "steps": run.step,
             "hours": round(run.seconds / 3600, 2),
             "device": next(model.parameters()).device.type,
-            "options": {k: v for k, v in run.identity().items() if k not in run.seen()},
+            "options": told | {"start": Path(options.start).name},
             **run.seen(),
         },
         validation=table,

@@ -49,6 +49,16 @@ def test_from_the_noisy_scene_alone(scene, weights, tmp_path):
     assert tiny.pixels(tmp_path / "clean.tif").shape == (12, 64, 72)
 
 
+def test_the_best_of_several_moments_is_kept(scene, weights, tmp_path, monkeypatch):
+    scores = iter([0.9, 0.8, 0.3, 0.5, 0.4, 0.7])  # before, at three moments and at the end, of dct
+    monkeypatch.setattr("hsidenoise.finetune.judge", lambda *_: next(scores))
+    monkeypatch.setattr("hsidenoise.finetune.CHECKS", (1 / 4, 1 / 2, 3 / 4, 1))
+    changes = FEW | {"steps": 4}
+    card = finetune([str(scene)], tmp_path / "mine.safetensors", model=weights, **changes)
+    assert card.training["held_back"]["after"] == 0.3
+    assert card.training["steps"] == 2
+
+
 def test_from_a_cleaner_scene(scene, truth, weights, tmp_path):
     card = finetune([str(scene)], tmp_path / "mine.safetensors", model=weights, reference=truth, **FEW)
     found = card.training["held_back"]

@@ -96,19 +96,6 @@ def test_neighbouring_bands_are_alike_and_spectra_differ(mixer):
     assert np.median(ranks) >= 4  # more than one picture in different brightness
 
 
-def test_statistics_are_those_of_the_whole_photograph(mixer):
-    """Mean and covariance of the bands, against those of patches drawn all over the photograph."""
-    mixture = mixer.draw(31, 16, np.random.default_rng(4))
-    expected = mixture.spectra @ mixture.mean
-    assert expected.shape == (len(mixture.spectra),)
-    assert (expected > 0).all()
-    assert np.linalg.eigvalsh(mixture.covariance).min() > -1e-9
-    one = Mixer([np.repeat(np.repeat(mixer.photos[0][:, :3, :3], 60, 1), 60, 2)], mixer.cubes)  # nine flat squares
-    flat = one.draw(31, 178, np.random.default_rng(0))  # the whole of it
-    got = (flat.spectra @ flat.features.reshape(len(flat.features), -1)).mean(1)
-    np.testing.assert_allclose(flat.spectra @ flat.mean, got, rtol=0.1)
-
-
 def test_light_is_that_of_srgb():
     """The two ends and the middle, by the standard's own figures."""
     assert LIGHT[0] == 0
@@ -142,7 +129,7 @@ def test_a_batch_depends_on_seed_and_step_alone_and_holds_the_share_asked_for(ki
     assert 15 < len(calls) < 45
     again = kind(scenes, share=0.5, **settings).batch(5, 60)
     assert all(np.array_equal(a, b) for a, b in zip(batch, again, strict=True))
-    assert batch.clean.shape == (60, 8, 16, 16)
+    assert batch.noisy.shape == (60, 8, 16, 16)
     calls.clear()
     whole = kind(scenes, share=1.0, **settings).batch(1, 10)
     assert len(calls) == 10
@@ -155,13 +142,12 @@ def test_without_photographs_patches_are_what_they_were(mixer, scenes):
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
 
 
-def test_synthesised_eigen_images_have_unit_noise(mixer, scenes):
+def test_synthesised_scenes_are_in_their_eigen_images(mixer, scenes):
     sampler = EigenSampler(scenes, bands=4, edge=16, patterns=["g55"], seed=0, mixer=mixer, share=1.0)
     batch = sampler.batch(0, 24)
-    noise = batch.noisy - batch.clean
-    used = noise.any((2, 3))
-    assert noise[used].std() == pytest.approx(1, rel=0.05)
-    assert batch.clean[:, 0].std() > 3 * batch.clean[:, 3].std()  # the first image holds the most
+    assert batch.noisy[:, 0].std() > 3 * batch.noisy[:, 3].std()  # the first image holds the most
+    error = np.einsum("njb,nbhw->njhw", batch.back, batch.noisy) - batch.clean
+    assert np.median(error.std((2, 3)) / batch.clean.std((2, 3))) < 0.7
 
 
 def test_folder_archive_and_h5_give_the_same_photographs(tmp_path):

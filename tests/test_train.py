@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import h5py
@@ -14,6 +14,7 @@ import torch
 from test_noise import textured
 
 from hsidenoise import train as training
+from hsidenoise import validation
 from hsidenoise.errors import OutputExistsError, TrainingError, UsageError, WeightsError
 from hsidenoise.model import decsc
 from hsidenoise.model.weights import Card, WeightFile, digest, load, read_card, save
@@ -226,6 +227,18 @@ def test_a_network_of_eigen_images_trains_and_says_so(tmp_path, monkeypatch):
     assert psnr > 25  # it starts as the weight-free model and a Wiener filter
 
 
+def test_a_network_of_gains_trains_runs_and_cannot_start_otherwise(cubes, tmp_path):
+    output = tmp_path / "x.safetensors"
+    card = training.train([cubes], output, options(arch="shrinkage", patterns="g55", steps=2), quiet=True)
+    assert card.config == {"bands": 16, "gains": 64}
+    assert card.halo == 24  # three patches of 8 pixels: no seam at all
+    model, _ = load(WeightFile("x", output))
+    noisy = torch.randn(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    assert model(noisy)[0].square().mean() < 0.3  # noise is taken for it
+    with pytest.raises(UsageError, match="--init kaiming"):
+        training.train([cubes], tmp_path / "y.safetensors", options(arch="shrinkage", init="kaiming"), quiet=True)
+
+
 def test_validation_scenes_in_the_training_data_are_refused(cubes, tmp_path):
     with pytest.raises(TrainingError, match="2 validation scenes"):
         training.train([cubes], tmp_path / "x.safetensors", options(val=cubes), quiet=True)
@@ -265,15 +278,16 @@ def test_a_checkpoint_of_another_run_is_refused(cubes, val, tmp_path):
 def test_the_floor_and_the_halo_are_measured(cubes, val):
     network = decsc.build("tiny").eval()
     scenes = load_scenes(cubes)
-    assert 0 < training.measure_floor(network, scenes) < 0.5
-    assert training.measure_halo(network, load_scenes(val)) in range(4, 65, 4)
+    assert 0 < validation.measure_floor(network, scenes) < 0.5
+    assert validation.measure_halo(network, load_scenes(val)) in range(4, 65, 4)
 
 
 def test_training_starts_from_weights(cubes, tmp_path):
     """Without a step worth the name, what was there is what is written; other shapes and no weights are refused."""
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     training.train([cubes], first, options(steps=2, lr=1e-2), quiet=True)
-    training.train([cubes], second, options(steps=1, lr=0.0, start=str(first)), quiet=True)
+    card = training.train([cubes], second, options(steps=1, lr=0.0, start=str(first)), quiet=True)
+    assert card.training["options"]["start"] == "first.safetensors"  # folders are nobody's business
     expected = load(WeightFile("first", first))[0].state_dict()
     for name, tensor in load(WeightFile("second", second))[0].state_dict().items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4)
@@ -300,7 +314,7 @@ def test_weights_of_another_shape_are_refused(cubes, tmp_path):
 )
 def test_cards_that_make_no_sense_are_refused(tmp_path, card, words):
     network = decsc.build("tiny")
-    fields = {"name": "x", "arch": "tiny", "config": decsc.config_dict(network.config)} | card
+    fields = {"name": "x", "arch": "tiny", "config": asdict(network.config)} | card
     save(network, Card(**fields), tmp_path / "x.safetensors")
     with pytest.raises(WeightsError, match=words):
         read_card(WeightFile("x", tmp_path / "x.safetensors"))
@@ -309,7 +323,7 @@ def test_cards_that_make_no_sense_are_refused(tmp_path, card, words):
 def test_truncated_weights_say_so(tmp_path):
     network = decsc.build("tiny")
     path = tmp_path / "x.safetensors"
-    save(network, Card("x", "tiny", decsc.config_dict(network.config)), path)
+    save(network, Card("x", "tiny", asdict(network.config)), path)
     assert path.stat().st_mode & 0o044  # readable for others too
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(WeightsError, match="truncated"):

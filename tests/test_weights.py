@@ -28,7 +28,7 @@ def test_each_is_verified_has_a_card_and_fits_its_network(name):
     network, card = weights.load(file)
     assert card.name == name
     assert card.licence
-    assert card.training["hours"] >= 1
+    assert card.training["hours"] > 0
     assert set(card.validation) == set(card.noise)
     assert card.halo > 0
     assert 0 <= card.floor < 0.05
@@ -81,3 +81,9 @@ def test_an_altered_file_is_refused(tmp_path, monkeypatch):
 
 def test_the_built_in_model_reaches_as_far_as_its_card_says() -> None:
     assert weights.BUILT_IN_CARD.halo == 3 * dct.EDGE
+
+
+@pytest.mark.parametrize(("bands", "model"), [(3, "dct"), (4, "shrinkage")])
+def test_auto_goes_by_the_number_of_usable_bands(tmp_path, bands, model):
+    scene = tiny.geotiff(tmp_path / "scene.tif", tiny.cube(bands, 40, 44))
+    assert verb.run(scene, tmp_path / "clean.tif", quiet=True)["model"]["name"] == model

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .deq import Convergence
+from .gains import SAMPLES, Gains, ThresholdGains, WienerGains
 from .grid import reflect
 from .threads import side_by_side
 
-#: Edge of a patch, in pixels, and its samples.
-EDGE = 8
-SAMPLES = EDGE**2
+#: Edge of a patch, in pixels.
+EDGE = math.isqrt(SAMPLES)
 #: Of unit noise: a coefficient that is smaller is taken for it.
 THRESHOLD = 2.7
 #: Noise that the Wiener filter reckons with, as a variance: one, and what is wrong with the pilot.
@@ -70,7 +70,9 @@ def dct(size: int) -> Tensor:
     return basis
 
 
-def dct_threshold(images: Tensor, threshold: float, step: int = STEPS[0]) -> Tensor:
+def dct_threshold(
+    images: Tensor, threshold: float, step: int = STEPS[0], learned: ThresholdGains | None = None
+) -> Tensor:
     """Keep what stands out of unit noise: hard thresholding of the DCT coefficients of overlapping 8 x 8 patches.
 
     Parameters
@@ -81,6 +83,8 @@ def dct_threshold(images: Tensor, threshold: float, step: int = STEPS[0]) -> Ten
         Coefficients of a smaller magnitude are set to zero, but for the patch' mean.
     step
         Pixels between patches.
+    learned
+        Corrects the gains (1 or 0) and weights of patches.
 
     Returns
     -------
@@ -92,19 +96,26 @@ def dct_threshold(images: Tensor, threshold: float, step: int = STEPS[0]) -> Ten
     def rule(c: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
         kept = c.abs() > threshold
         kept[..., 0] = True
-        return c * kept, 1 / kept.sum(-1).to(c)
+        weight = 1 / kept.sum(-1).to(c)
+        if learned is None:
+            return c * kept, weight
+        gain, factor = learned(c, kept, threshold)
+        return c * gain, weight * factor
 
     return torch.stack([_filtered(sample, sample, step, rule) for sample in images])
 
 
-def refine(images: Tensor, pilot: Tensor) -> Tensor:
+def refine(images: Tensor, pilot: Tensor, learned: Gains | None = None, steps: Sequence[int] = STEPS[1:]) -> Tensor:
     """Two passes of `local_wiener`, the second with the first's result as pilot; (N, B, H, W) of unit noise."""
-    for step in STEPS[1:]:
-        pilot = local_wiener(images, pilot, step)
+    passes: tuple[WienerGains | None, ...] = (None, None) if learned is None else (learned.first, learned.second)
+    for step, gains in zip(steps, passes, strict=True):
+        pilot = local_wiener(images, pilot, step, learned=gains)
     return pilot
 
 
-def local_wiener(images: Tensor, pilot: Tensor, step: int = 1, shared: int = SHARED) -> Tensor:
+def local_wiener(
+    images: Tensor, pilot: Tensor, step: int = 1, shared: int = SHARED, learned: WienerGains | None = None
+) -> Tensor:
     """Wiener filter of overlapping 8 x 8 patches of all images together, each place in a basis of its own.
 
     The images are uncorrelated over the scene, but not within a patch: where two materials meet, all images have the
@@ -121,6 +132,8 @@ def local_wiener(images: Tensor, pilot: Tensor, step: int = 1, shared: int = SHA
         Pixels between patches.
     shared
         Patches side by side, along each axis, that share a basis, an even number; it is learned from every second.
+    learned
+        Corrects the gains and weights of patches, and has the pilot fill in where gains are low.
 
     Returns
     -------
@@ -131,13 +144,19 @@ def local_wiener(images: Tensor, pilot: Tensor, step: int = 1, shared: int = SHA
 
     def rule(c: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
         basis = _local_bases(signal.detach(), shared)
-        power = (basis.mT @ signal).square()
+        c, signal = basis.mT @ c, basis.mT @ signal
+        power = signal.square()
         of_image, of_frequency = power.sum(-1, keepdim=True), power.sum(-2, keepdim=True)
-        share = of_frequency / of_frequency.sum(-1, keepdim=True).clamp_min(1e-9)
-        power = torch.lerp(power, of_image * share, SEPARABLE)
-        gain = power / (power + NOISE)
+        separable = of_image * (of_frequency / of_frequency.sum(-1, keepdim=True).clamp_min(1e-9))
+        power = torch.lerp(power, separable, SEPARABLE)
+        if learned is None:
+            gain = power / (power + NOISE)
+            found, factor = c * gain, None
+        else:
+            gain, trust, factor = learned(c, signal, separable, power / NOISE)
+            found = c * gain + signal * trust * (1 - gain)
         weight = 1 / gain.square().mean(-2).sum(-1, keepdim=True).clamp_min(1 / SAMPLES)
-        return basis @ (basis.mT @ c * gain), weight
+        return basis @ found, weight if factor is None else weight * factor
 
     return torch.stack([_filtered(*pair, step, rule, shared) for pair in zip(images, pilot, strict=True)])
 

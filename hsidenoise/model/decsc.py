@@ -20,13 +20,13 @@ and the solver creeps.
 With ``wiener``, what the dictionaries reconstruct is the pilot of a Wiener filter on the noisy bands or images, all
 together in local bases: codes on a grid of stride 4 know which frequencies a place has, the filter treats all pixels
 alike. For eigen-images the pilot also takes in what else stands out of the noise, and the reconstruction starts at
-zero: as the weight-free model.
+zero: as the weight-free model. ``gains`` has the filters learned too (`hsidenoise.model.gains`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -38,6 +38,7 @@ from .atoms import dct_atoms, image_atoms, kaiming, own_channel
 from .dct import STEPS, THRESHOLD, dct_threshold, local_wiener, refine
 from .deq import Convergence, State, fixed_point, phantom
 from .dictionary import dictionaries
+from .gains import Gains
 from .grid import Grid
 
 
@@ -65,6 +66,9 @@ class Config:
         Factor on the codes at each step, in (0, 1]; 1 is the paper's network.
     wiener
         Whether the reconstruction leads to the pilot of a Wiener filter (`hsidenoise.model.dct`) or is the answer.
+    gains
+        Width of the networks that correct the gains of that filter of eigen-images (`hsidenoise.model.gains`); 0 leaves
+        them as they are.
     """
 
     bands: int = 31
@@ -82,6 +86,7 @@ class Config:
     frontend: str = "windows"
     shrink: float = 1.0
     wiener: bool = False
+    gains: int = 0
 
     def __post_init__(self) -> None:
         """Refuse shapes that no network has: configurations come from files too.
@@ -93,8 +98,9 @@ class Config:
         """
         for name, most in LIMITS.items():
             value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= most:
-                raise ValueError(f"{name} {value!r} is not a whole number from 1 to {most}")
+            least = 0 if name == "gains" else 1
+            if type(value) is not int or not least <= value <= most:
+                raise ValueError(f"{name} {value!r} is not a whole number from {least} to {most}")
         if not isinstance(self.tolerance, float | int) or not 0 <= self.tolerance < 1:
             raise ValueError(f"tolerance {self.tolerance!r} is not between 0 and 1")
         if self.frontend not in FRONTENDS:
@@ -114,7 +120,7 @@ FRONTENDS = ("windows", "eigen")
 #: The largest value of each field of a `Config`.
 LIMITS = {
     "bands": 512, "shared": 1024, "local": 512, "kernel": 64, "stride": 64, "depth": 16, "heads": 64, "window": 32,
-    "ratio": 8, "evaluations": 1000,
+    "ratio": 8, "evaluations": 1000, "gains": 1024,
 }  # fmt: skip
 
 #: Sigma added in quadrature to every band's: no band is trusted beyond it.
@@ -125,6 +131,9 @@ SHARED = 4
 
 #: Least sigma that the Wiener filter reckons with.
 LEAST_LEVEL = 5e-4
+
+#: Pixels between patches of the filter's passes while gains are learned: a third of the work of `STEPS`.
+LEARNED_STEPS = (2, 2)
 
 #: Rms of codes below which training does not ask how well the solver found them: what is all noise has none.
 FAINT = 0.25
@@ -137,8 +146,8 @@ CONFIGS: dict[str, Config] = {
         wiener=True,
     ),
     "eigen": Config(
-        bands=8, shared=128, local=64, kernel=8, stride=4, depth=2, heads=8, ratio=2, evaluations=12,
-        frontend="eigen", shrink=0.7, wiener=True,
+        bands=16, shared=128, local=32, kernel=8, stride=4, depth=2, heads=8, ratio=2, evaluations=12,
+        frontend="eigen", shrink=0.7, wiener=True, gains=64,
     ),
 }  # fmt: skip
 
@@ -164,6 +173,8 @@ class Solved(NamedTuple):
     ----------
     x
         The answer, (N, B, H, W).
+    pilot
+        What its last filter was guided by at first, the same shape; the answer itself where there is none.
     drift
         Relative residual where the gradient is taken, (N,).
     convergence
@@ -171,6 +182,7 @@ class Solved(NamedTuple):
     """
 
     x: Tensor
+    pilot: Tensor
     drift: Tensor
     convergence: Convergence
 
@@ -214,6 +226,7 @@ class DECSC(nn.Module):
             )
         )
         self.net2 = layers.DetailEnhancement(c.local, squash=unit)
+        self.gains = Gains(c.gains) if c.gains else None
         if init == "frame":
             self._start_as_frame()
         elif init != "kaiming":
@@ -275,9 +288,10 @@ class DECSC(nn.Module):
 
     def pack(self, sigma: Tensor) -> Packed:
         """What `step` needs besides the data, once per forward pass; `sigma` is (N, B)."""
+        count = sigma.shape[1]
         kernels = (
-            self.dictionaries.shared(self.masked("shared", "analysis")),
-            self.dictionaries.shared(self.masked("shared", "synthesis"), transpose=True),
+            self.dictionaries.shared(self.masked("shared", "analysis", count)),
+            self.dictionaries.shared(self.masked("shared", "synthesis", count), transpose=True),
             self.dictionaries.local(self.masked("local", "analysis")),
             self.dictionaries.local(self.masked("local", "synthesis"), transpose=True),
             self.net2.ready(),
@@ -316,24 +330,17 @@ class DECSC(nn.Module):
         h = h if self.config.shrink == 1 else h * self.config.shrink
         return s, h
 
-    def masked(self, part: str, name: str) -> Tensor:
-        """A dictionary, (atoms, bands or 3, k, k)."""
+    def masked(self, part: str, name: str, count: int | None = None) -> Tensor:
+        """A dictionary, (atoms, bands or 3, k, k); of the shared one the first `count` bands."""
         kernels, mask = (self.shared, self.mask_shared) if part == "shared" else (self.local, self.mask_local)
         kernel: Tensor = kernels[name]
-        return kernel if mask is None else kernel * mask
+        kernel = kernel if mask is None else kernel * mask
+        return kernel[:, :count] if part == "shared" else kernel
 
     def forward(self, y: Tensor, sigma: Tensor | None = None, **solver: Any) -> tuple[Tensor, Convergence]:
-        """Clean patches and how the codes came to their fixed point; parameters as of `solve`.
-
-        Fewer eigen-images than the network has are made up with empty ones.
-        """
-        count = y.shape[1]
-        missing = self.bands - count
-        if self.frontend == "eigen" and missing > 0:
-            y = F.pad(y, (0, 0, 0, 0, 0, missing))
-            sigma = None if sigma is None else F.pad(sigma, (0, missing), value=1.0)
+        """Clean patches and how the codes came to their fixed point; parameters as of `solve`."""
         found = self.solve(y, sigma, **solver)
-        return found.x[:, :count], found.convergence
+        return found.x, found.convergence
 
     def solve(
         self,
@@ -350,7 +357,7 @@ class DECSC(nn.Module):
         Parameters
         ----------
         y
-            Noisy patches (N, B, H, W), values about [0, 1].
+            Noisy patches (N, B, H, W), values about [0, 1]; of eigen-images there may be fewer than the network has.
         sigma
             Noise standard deviation of each band in the units of `y`, (N, B); a network that is not
             ``noise_weighted`` does not need it.
@@ -387,18 +394,19 @@ class DECSC(nn.Module):
             packed = self.pack(sigma)
             z, drift = phantom(lambda z: _float(self.step(cells, z, packed)), z, steps=phantom_steps, floor=FAINT)
         s, h = z
-        shared = apply.shared(self.masked("shared", "reconstruction"), transpose=True)
+        shared = apply.shared(self.masked("shared", "reconstruction", b), transpose=True)
         local = apply.local(self.masked("local", "reconstruction"), transpose=True)
         x = apply.spread(s, shared, h, local)
         x = pilot = grid.from_cells(apply.restore(x.float()))
         if c.wiener:
-            level = sigma[:, :, None, None].clamp_min(LEAST_LEVEL)
             if c.frontend == "eigen":
-                pilot = pilot + level * dct_threshold((y - pilot) / level, THRESHOLD)
-                x = level * refine(y / level, pilot / level)
+                threshold = None if self.gains is None else self.gains.threshold
+                pilot = pilot + dct_threshold(y - pilot, THRESHOLD, learned=threshold)
+                x = refine(y, pilot, self.gains, LEARNED_STEPS if self.training else STEPS[1:])
             else:
+                level = sigma[:, :, None, None].clamp_min(LEAST_LEVEL)
                 x = level * local_wiener(y / level, pilot / level, STEPS[0], SHARED)
-        return Solved(x, drift, convergence)
+        return Solved(x, pilot, drift, convergence)
 
 
 def weigh(residual: Tensor, weight: Tensor | None) -> Tensor:
@@ -426,11 +434,6 @@ def rebanded(network: DECSC, bands: int) -> DECSC:
         state[f"shared.{name}"] = atoms.transpose(1, 2).reshape(-1, bands, *network.shared[name].shape[2:])
     other.load_state_dict(state)
     return other
-
-
-def config_dict(config: Config) -> dict[str, Any]:
-    """The configuration as it stands in a card."""
-    return asdict(config)
 
 
 def _float(z: State) -> State:

@@ -18,14 +18,15 @@ from ..errors import OutputExistsError, UsageError, WeightsError
 
 if TYPE_CHECKING:  # finding and verifying weights does without torch, which takes seconds to import
     from .dct import Dct
-    from .decsc import DECSC
+    from .networks import Network
 
 #: A safetensors header beyond this is not a card but an attack (the largest of ours has 10 kB).
 MOST_HEADER_BYTES = 1_000_000
 
 
-#: The weights that ``auto`` stands for.
-DEFAULT = "dct"
+#: The weights that ``auto`` stands for, and the fewest bands from which on they are better than the model without.
+DEFAULT = "shrinkage"
+FEWEST = 4
 WINDOWS_NORMALISATION = "each window of bands: 0.1 and 99.9 percentiles of 4 x 4 block medians to [0, 1]"
 EIGEN_NORMALISATION = "each band: mean removed, divided by noise sigma; rotated to the eigenvectors of the covariance"
 
@@ -85,7 +86,7 @@ class WeightFile:
 
 
 #: What runs in an engine.
-Model: TypeAlias = "DECSC | Dct"
+Model: TypeAlias = "Network | Dct"
 
 #: The model that has no weights.
 BUILT_IN = WeightFile("dct", None)
@@ -116,8 +117,8 @@ def available() -> dict[str, WeightFile]:
     return shipped() | {BUILT_IN.name: BUILT_IN}
 
 
-def find(name: str) -> WeightFile:
-    """The weights called `name`, or the file of that name.
+def find(name: str, bands: int = FEWEST) -> WeightFile:
+    """The weights called `name`, or the file of that name; ``auto`` is what suits a scene of so many usable bands.
 
     Raises
     ------
@@ -126,7 +127,7 @@ def find(name: str) -> WeightFile:
     """
     known = available()
     if name == "auto":
-        name = DEFAULT
+        name = DEFAULT if bands >= FEWEST else BUILT_IN.name
     if name in known:
         return known[name]
     if name.endswith(".safetensors") and Path(name).is_file():
@@ -187,13 +188,13 @@ def load(file: WeightFile) -> tuple[Model, Card]:
     import safetensors.torch
 
     from .dct import Dct
-    from .decsc import DECSC, Config
+    from .networks import shaped
 
     card = read_card(file)
     if file.path is None:
         return Dct(), card
     try:
-        model = DECSC(Config(**card.config))
+        model = shaped(card.arch, card.config)
         state = {k: v.float() for k, v in safetensors.torch.load_file(file.path).items()}
         model.load_state_dict(state)
     except safetensors.SafetensorError as error:
@@ -220,7 +221,7 @@ def check_target(output: Path, *, overwrite: bool) -> None:
         raise OutputExistsError(f"{output}: exists and won't be overwritten without --overwrite")
 
 
-def save(model: DECSC, card: Card, path: Path) -> str:
+def save(model: Network, card: Card, path: Path) -> str:
     """Write weights as float16 with their card, atomically; returns the sha256.
 
     float16 halves the file and costs less than 0.02 dB.
