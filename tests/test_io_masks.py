@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from rasterio.enums import ColorInterp
 from scenes import copy, everything, pixels, write_tiff
 
 from hsidenoise.errors import MetadataWarning, UsageError
@@ -54,6 +55,20 @@ def test_alpha_is_no_measurement_and_masks_the_others(tmp_path: Path) -> None:
     assert everything(tmp_path / "b.tif") == everything(source)
     with pytest.warns(MetadataWarning, match="ENVI has no masks"):
         copy(source, tmp_path / "b.img")
+
+
+@pytest.mark.parametrize("bands", [2, 3, 4, 5, 8])
+def test_alpha_masks_the_others_however_many_they_are(tmp_path: Path, bands: int) -> None:
+    cube = pixels((bands, 6, 7), "uint8")
+    cube[-1] = np.where(cube[-1] > 100, 255, 0)
+    colours = [ColorInterp.undefined] * (bands - 1) + [ColorInterp.alpha]
+    source = write_tiff(tmp_path / "a.tif", cube, photometric="MINISBLACK")
+    with rasterio.open(source, "r+") as file:
+        file.colorinterp = colours
+    with open_cube(source) as opened:
+        valid = opened.read()[1]
+    assert np.array_equal(valid[:-1], np.broadcast_to(cube[-1] != 0, valid[:-1].shape))
+    assert valid[-1].all()
 
 
 @pytest.mark.parametrize(("dtype", "nodata"), [("float32", float("nan")), ("float32", -3.4028234663852886e38),

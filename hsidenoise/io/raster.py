@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -196,14 +196,15 @@ def _reader(
 def _mask_reader(
     name: str, source: rasterio.DatasetReader, lock: threading.Lock
 ) -> Callable[[Window, Sequence[int]], NDArray[np.bool_]]:
-    alphas: Mapping[int, bool] = {i: c is ColorInterp.alpha for i, c in enumerate(source.colorinterp)}
+    alphas = [i for i, c in enumerate(source.colorinterp) if c is ColorInterp.alpha]
 
     def read_mask(window: Window, bands: Sequence[int]) -> NDArray[np.bool_]:
         with lock, gdal.environment(), gdal.reading(name, "damaged, its mask cannot be read"):
             mask: NDArray[np.bool_] = source.read_masks([b + 1 for b in bands], window=_window(window)) != 0
-        for i, band in enumerate(bands):
-            if alphas[band]:
-                mask[i] = True
+            # GDAL's masks know of an alpha band only where it is the second of two bands or the fourth of four.
+            if alphas:
+                mask &= (source.read([a + 1 for a in alphas], window=_window(window)) != 0).all(axis=0)
+        mask[[band in alphas for band in bands]] = True
         return mask
 
     return read_mask
