@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -20,17 +23,32 @@ def side_by_side(work: Callable[[Item], Result], items: Iterable[Item], device: 
     """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1 or torch.is_grad_enabled():
-        yield from map(work, items)
-        return
+        return map(work, items)
     inference = torch.is_inference_mode_enabled()
 
     def alone(item: Item) -> Result:
         with torch.inference_mode(inference), torch.no_grad():  # modes are a thread's own
             return work(item)
 
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        yield from pool.map(alone, items)
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # threads yet to come begin with what was said last
+    return _pool(threads).map(alone, items)
+
+
+@functools.lru_cache(maxsize=1)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """They stay: the memory that a new thread works in is mapped afresh, which can take as long as the work."""
+    pool = ThreadPoolExecutor(threads, "block", initializer=_alone)
+    started = threading.Barrier(threads + 1)
+    for _ in range(threads):
+        pool.submit(started.wait)
+    started.wait()
+    torch.set_num_threads(threads)  # threads yet to come, of others too, begin with what was said last
+    return pool
+
+
+def _alone() -> None:
+    torch.set_num_threads(1)
+    torch.get_num_threads()  # without being asked once, a thread would take at its first operation what is set by then
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has no threads but its own
