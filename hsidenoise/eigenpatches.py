@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from .crops import augment, crop
+from .defects import find, noise_of
 from .eigen import learn
 from .errors import TrainingError
 from .mixing import Mixer
 from .model.dct import THRESHOLD, Dct, dct_threshold, refine
-from .noise import GAUSSIAN_TOP, band_sigma
+from .noise import GAUSSIAN_TOP, band_sigma, draw
 from .patches import Batch, Scene, chances, drawn
 
 #: Bands a patch' error is measured in, at most; they are drawn where there are more.
@@ -30,8 +31,14 @@ LEFT, LEAST = 1e-3, 1e-9
 AREAS = (1.0, 1.5, 2.0, 2.0, 2.5)
 #: Bands of the paper's cubes, and of many sensors.
 PAPER = 31
-#: Relative error of the noise that is told.
-TOLD = 0.02
+#: Share of the patches whose noise is estimated, as a run has to; the others are told it, with this relative error.
+#: What a sensor left in a scene counts as noise in the estimate and as truth in the loss: where it is most of the noise
+#: that is found, a network must not be too sure.
+ESTIMATED, TOLD = 0.5, 0.02
+#: Bands from which on noise is estimated in training: fewer do not tell it from texture.
+FEWEST = 8
+#: Sigma below which no band's noise is drawn, or told.
+FAINTEST = 2e-4
 #: Pixels between patches of the filter that eigen-images are learned from again: a run's takes 20 times as long.
 STEP = 4
 
@@ -46,8 +53,8 @@ class EigenSampler:
     bands, edge
         Shape of a patch: images, and pixels along an edge.
     patterns
-        Noise patterns, drawn with equal chance. What a mixture adds to Gaussian noise is gone before the network is
-        asked, so ``mixture`` is drawn as ``g95``.
+        Noise patterns, drawn with equal chance. What a mixture adds to Gaussian noise is found and mended first, as a
+        run does it.
     seed
         Of every draw.
     mixer, share
@@ -65,7 +72,7 @@ class EigenSampler:
     ) -> None:  # fmt: skip
         self.bands, self.edge, self.seed = bands, edge, seed
         self.mixer, self.share = mixer, share
-        self.patterns = ["g95" if p == "mixture" else p for p in patterns]
+        self.patterns = tuple(patterns)
         self.choices = [s.cube[r] for s in scenes for r in s.runs if r.stop - r.start >= 3]
         if not self.choices:
             raise TrainingError("no scene has three neighbouring clean bands")
@@ -76,31 +83,22 @@ class EigenSampler:
         return drawn(self.patch, self.seed, step, size)
 
     def patch(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], ...]:
-        """One patch, in the order of `Batch`; images that the scene does not have are zero."""
-        edge = self.edge
-        scene = self._scene(round(edge * rng.choice(AREAS)), rng)
-        sigma = self._sigma(len(scene), rng)
-        noisy = scene + sigma[:, None, None].astype(np.float32) * rng.standard_normal(scene.shape, dtype=np.float32)
-        eigen = learn(noisy, sigma * np.exp(TOLD * rng.standard_normal(len(sigma))), denoised)
-        top, left = rng.integers(0, scene.shape[1] - edge + 1, 2)
-        here = np.s_[:, top : top + edge, left : left + edge]
-        images = eigen.project(np.ascontiguousarray(noisy[here]))
-        # The first group of images matters most; a later one is drawn now and then.
-        groups = -(-len(images) // self.bands)
-        first = self.bands * int(rng.integers(groups)) if rng.random() < 0.3 else 0
-        group = slice(first, min(first + self.bands, len(images)))
-        judged = np.resize(rng.permutation(len(scene))[:JUDGED], JUDGED)  # fewer bands count several times
-        ways = (eigen.sigma[:, None] * eigen.vectors)[judged].astype(np.float32)
-        clean = scene[here][judged] - eigen.mean[judged, None, None].astype(np.float32)
-        for others in (slice(0, group.start), slice(group.stop, len(images))):
-            if others.start < others.stop:
-                clean -= np.tensordot(ways[:, others], denoised(images[others]), 1)
-        shown = np.zeros((self.bands, edge, edge), np.float32)
-        back = np.zeros((JUDGED, self.bands), np.float32)
-        shown[: group.stop - group.start] = images[group]
-        back[:, : group.stop - group.start] = ways[:, group]
-        rest = (LEFT * sigma[judged] ** 2 + LEAST).astype(np.float32)
-        return clean, shown, np.ones(self.bands, np.float32), back, rest
+        """One patch, in the order of `Batch`."""
+        scene = self._scene(round(self.edge * rng.choice(AREAS)), rng)
+        pattern = self.patterns[rng.integers(len(self.patterns))]
+        if len(scene) < FEWEST and pattern == "mixture":
+            pattern = "g95"
+        if pattern == "mixture":
+            drawn_noise = draw(pattern, len(scene), scene.shape[2], rng)
+            sigma = drawn_noise.sigma
+            noisy, told = mended(drawn_noise.add(scene, rng))
+        else:
+            sigma = self._sigma(pattern, len(scene), rng)
+            noise = rng.standard_normal(scene.shape, dtype=np.float32)
+            noisy = scene + sigma[:, None, None].astype(np.float32) * noise
+            told = self._told(noisy, sigma, rng)
+        rest = LEFT * sigma**2 + LEAST
+        return cut(noisy, scene, told, rest, bands=self.bands, edge=self.edge, rng=rng)
 
     def _scene(self, edge: int, rng: np.random.Generator) -> NDArray[np.float32]:
         """Some bands of a square, (bands, edge, edge)."""
@@ -122,13 +120,68 @@ class EigenSampler:
         first = int(rng.integers(count - (size - 1) * step))
         return np.arange(first, first + size * step, step)[:size]
 
-    def _sigma(self, bands: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Noise of each band: a pattern's, or for one draw in three as weak as good sensors' is."""
-        pattern = self.patterns[rng.integers(len(self.patterns))]
+    def _sigma(self, pattern: str, bands: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Gaussian noise of each band: the pattern's, or for one draw in three as weak as good sensors' is."""
         sigma = band_sigma(pattern, bands, rng)
         if rng.random() < 0.33:
             sigma = sigma * np.exp(rng.uniform(np.log(0.02), 0)) * GAUSSIAN_TOP["g15"] / max(255 * sigma.max(), 1e-9)
-        return np.maximum(sigma, 2e-4)
+        return np.maximum(sigma, FAINTEST)
+
+
+    def _told(
+        self, noisy: NDArray[np.float32], sigma: NDArray[np.float64], rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """Noise of each band, as the way to eigen-images is told it."""
+        if len(noisy) >= FEWEST and rng.random() < ESTIMATED:
+            return np.maximum(noise_of(noisy, np.ones(noisy.shape, bool)), FAINTEST)
+        return sigma * np.exp(TOLD * rng.standard_normal(len(sigma)))
+
+
+def mended(noisy: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """A square without its defects, and the noise that is found in each of its bands."""
+    whole = np.ones(noisy.shape, bool)
+    found = find(noisy, whole, whole)
+    if found is None:
+        return noisy, np.maximum(noise_of(noisy, whole), FAINTEST)
+    return found.mend(noisy, whole, 0)[0], np.maximum(found.sigma, FAINTEST)
+
+
+def cut(
+    noisy: NDArray[np.float32], truth: NDArray[np.float32], sigma: NDArray[np.float64], rest: NDArray[np.float64], *,
+    bands: int, edge: int, rng: np.random.Generator,
+) -> tuple[NDArray[np.float32], ...]:  # fmt: skip
+    """A patch, in the order of `Batch`, of the eigen-images of a noisy square; images that it does not have are zero.
+
+    Parameters
+    ----------
+    noisy, truth
+        (bands, rows, cols).
+    sigma, rest
+        Of each band: the noise that is told, and the mean squared error that is no fault of the network.
+    bands, edge
+        Shape of the patch.
+    rng
+        Of every draw.
+    """
+    eigen = learn(noisy, sigma, denoised)
+    top, left = (int(rng.integers(n - edge + 1)) for n in noisy.shape[1:])
+    here = np.s_[:, top : top + edge, left : left + edge]
+    images = eigen.project(np.ascontiguousarray(noisy[here]))
+    # The first group of images matters most; a later one is drawn now and then.
+    groups = -(-len(images) // bands)
+    first = bands * int(rng.integers(groups)) if rng.random() < 0.3 else 0
+    group = slice(first, min(first + bands, len(images)))
+    judged = np.resize(rng.permutation(len(noisy))[:JUDGED], JUDGED)  # fewer bands count several times
+    ways = (eigen.sigma[:, None] * eigen.vectors)[judged].astype(np.float32)
+    clean = truth[here][judged] - eigen.mean[judged, None, None].astype(np.float32)
+    for others in (slice(0, group.start), slice(group.stop, len(images))):
+        if others.start < others.stop:
+            clean -= np.tensordot(ways[:, others], denoised(images[others]), 1)
+    shown = np.zeros((bands, edge, edge), np.float32)
+    back = np.zeros((JUDGED, bands), np.float32)
+    shown[: group.stop - group.start] = images[group]
+    back[:, : group.stop - group.start] = ways[:, group]
+    return clean, shown, np.ones(bands, np.float32), back, rest[judged].astype(np.float32)
 
 
 @torch.no_grad()

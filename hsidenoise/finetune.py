@@ -21,9 +21,10 @@ from .io import open_cube
 from .model.decsc import DECSC, rebanded
 from .model.networks import Network
 from .model.weights import BUILT_IN, Card, check_target, find, load, save
-from .patches import Prefetch
+from .ownpatches import OwnImages, OwnWindows
+from .patches import Draws, Prefetch
 from .recorruption import TARGET_NOISE, recorrupt
-from .scenepatches import OwnSampler, OwnScene, own_scene, usable_bands
+from .scenepatches import OwnScene, own_scene, usable_bands
 from .settings import FinetuneOptions, TrainOptions, to_dict, with_changes
 from .train import Run
 
@@ -32,6 +33,8 @@ JUDGED = 4
 #: Shares of the steps after which weights are judged, and kept if they are the best so far: a small scene is soon
 #: known by heart.
 CHECKS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
+#: Peak learning rate, by front-end, unless it is given.
+RATES = {"eigen": 1e-3, "windows": 2e-4}
 
 
 def finetune(
@@ -68,26 +71,27 @@ def finetune(
     torch.manual_seed(options.seed)
     file = find(options.model)
     base, card = load(file)
-    if not isinstance(base, DECSC) or base.frontend != "windows":
-        raise UsageError(f"--model {options.model}: finetuning needs weights of a network of band windows")
+    if not isinstance(base, Network):
+        raise UsageError(f"--model {options.model}: has no weights to adapt")
     with ExitStack() as stack:
         cubes = [stack.enter_context(open_cube(s)) for s in scenes]
         reference = stack.enter_context(open_cube(options.reference)) if options.reference else None
         if reference is not None and reference.shape != cubes[0].shape:
             raise UsageError(f"{options.reference}: is {reference.shape}, the scene {cubes[0].shape}")
-        bands = min(max(usable_bands(c) for c in cubes), base.bands)
-        own = [own_scene(c, Path(s).name, bands, reference) for c, s in zip(cubes, scenes, strict=True)]
-    model = rebanded(base, bands).to(device).requires_grad_(True)
+        most = max(usable_bands(c) for c in cubes)
+        own = [own_scene(c, Path(s).name, reference) for c, s in zip(cubes, scenes, strict=True)]
+    model = fitted(base, most).to(device).requires_grad_(True)
     recipe = TrainOptions(
-        arch=card.arch, steps=options.steps, batch=options.batch, patch=options.patch, lr=options.lr, patterns="",
-        seed=options.seed, device=options.device,
+        arch=card.arch, steps=options.steps, batch=options.batch, patch=options.patch, patterns="",
+        lr=options.lr or RATES[model.frontend], seed=options.seed, device=options.device,
     )  # fmt: skip
     run = Run(model, recipe, output, {s.name: s.digest for s in own}, {})
     sign = 1 if supervised_by(own) else -1
     before = judge(own, Engine(run.averaged(), card, device, 1))
     # The floor was measured on other scenes; on these the trial before each run says what would be harmed.
     trained, card = card.training.get("steps", 0), replace(card, floor=0.0)
-    sampler = OwnSampler(own, edge=options.patch, seed=options.seed, clean_bands=options.clean_bands)
+    draws = OwnImages if model.frontend == "eigen" else OwnWindows
+    sampler = draws(own, bands=model.bands, edge=options.patch, seed=options.seed, clean_bands=options.clean_bands)
     scored = [
         (judge(own, Engine(network, card, device, 1)), step, network)
         for step, network in learn(run, sampler, options, quiet=quiet)
@@ -125,8 +129,15 @@ def _check(scenes: Sequence[str], output: Path, options: FinetuneOptions) -> Non
         raise UsageError("--reference and --clean-bands are two ways to learn; give one")
 
 
+def fitted(base: Network, most: int) -> Network:
+    """The network for scenes of `most` bands: fewer than a window has need a smaller one, eigen-images may be few."""
+    if isinstance(base, DECSC) and base.frontend == "windows":
+        return rebanded(base, min(most, base.bands))
+    return base
+
+
 def learn(
-    run: Run, sampler: OwnSampler, options: FinetuneOptions, *, quiet: bool
+    run: Run, sampler: Draws, options: FinetuneOptions, *, quiet: bool
 ) -> Iterator[tuple[int, Network]]:
     """All steps, or as many as the time allows; steps done and averaged weights at each of `CHECKS`, and at the end."""
     device = next(run.model.parameters()).device

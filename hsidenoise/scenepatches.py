@@ -1,7 +1,4 @@
-"""Training patches of a user's own scene: against a cleaner one, against its own clean bands, or against itself.
-
-A noisy scene teaches by *recorruption* (`hsidenoise.recorruption`).
-"""
+"""A user's own scene, as finetuning sees it: squares to learn from, and others that are held back."""
 
 from __future__ import annotations
 
@@ -12,14 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .crops import augment
 from .cube import Cube, Window
 from .errors import TrainingError
 from .job import left_alone
-from .patches import LEAST, Batch, drawn
-from .recorruption import INPUT_NOISE, Strength, recorrupt
+from .recorruption import Strength
 from .samples import fill
-from .spectral import BandWindow, Normalisation, gather, windows
 from .survey import survey
 
 #: Edge of the largest squares a scene is cut into, of the smallest, and how many are learned from.
@@ -27,8 +21,6 @@ LARGEST, SMALLEST, MOST = 128, 16, 64
 #: Edge of the area in the middle of a scene in which one square in four is held back.
 AREA = 256
 HELD = 4
-#: Bands with less noise than this, relative to their window's range, are clean enough to add noise to.
-CLEAN = 0.005
 
 
 @dataclass(frozen=True)
@@ -55,12 +47,14 @@ class OwnScene:
     ----------
     name, digest
         Of the scene, and the first 16 hex digits of the sha256 of the training squares.
-    sigma, scale
-        Noise and range of each band, raw units.
+    groups
+        Bands that are neighbours on the sensor.
+    sigma
+        Noise of each band, raw units.
+    low, high
+        Range of each band, raw units.
     strength
         How that noise varies with the signal.
-    windows, normalisations
-        As `run` would show them to the network.
     training
         Squares to learn from.
     area, held_back
@@ -69,14 +63,19 @@ class OwnScene:
 
     name: str
     digest: str
+    groups: Sequence[Sequence[int]]
     sigma: NDArray[np.float64]
-    scale: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
     strength: Strength
-    windows: Sequence[BandWindow]
-    normalisations: Sequence[Normalisation]
     training: Sequence[Part]
     area: Part
     held_back: Sequence[tuple[slice, slice]]
+
+    @property
+    def scale(self) -> NDArray[np.float64]:
+        """Range of each band, above zero."""
+        return np.maximum(self.high - self.low, 1e-12)
 
 
 def usable_bands(cube: Cube) -> int:
@@ -85,15 +84,13 @@ def usable_bands(cube: Cube) -> int:
     return max((len([b for b in g if b not in passed]) for g in cube.bands.groups()), default=0)
 
 
-def own_scene(cube: Cube, name: str, size: int, reference: Cube | None = None) -> OwnScene:
+def own_scene(cube: Cube, name: str, reference: Cube | None = None) -> OwnScene:
     """Read a scene for finetuning.
 
     Parameters
     ----------
     cube
         The scene; squares spread evenly over it are kept in memory.
-    size
-        Bands of the network.
     reference
         A cleaner scene of the same grid.
 
@@ -112,7 +109,6 @@ def own_scene(cube: Cube, name: str, size: int, reference: Cube | None = None) -
         raise TrainingError(f"{name}: has no band whose noise can be estimated")
     place = {b: i for i, b in enumerate(bands)}
     groups = [[place[b] for b in group if b in place] for group in cube.bands.groups()]
-    band_windows = windows([g for g in groups if g], size)
     low, high, sigma = (x[bands] for x in (found.low, found.high, found.sigma))
     area, held_back, others = divide(rows, cols)
 
@@ -133,8 +129,8 @@ def own_scene(cube: Cube, name: str, size: int, reference: Cube | None = None) -
         raise TrainingError(f"{name}: has too many pixels without data in the middle; crop it to where there are some")
     digest = hashlib.sha256(b"".join(p.noisy.tobytes() for p in training)).hexdigest()[:16]
     return OwnScene(
-        name, digest, sigma, np.maximum(high - low, 1e-12), Strength.of(whole.noisy, sigma), band_windows,
-        [Normalisation.of(w, low, high) for w in band_windows], training, whole, held_back,
+        name, digest, [g for g in groups if g], sigma, low, high, Strength.of(whole.noisy, sigma), training, whole,
+        held_back,
     )  # fmt: skip
 
 
@@ -153,68 +149,3 @@ def divide(rows: int, cols: int) -> tuple[Window, list[tuple[slice, slice]], lis
     chosen = [cells[n * len(cells) // count] for n in range(count)]
     squares = [Window(i * edge, (i + 1) * edge, j * edge, (j + 1) * edge) for i, j in chosen]
     return area, [(np.s_[i * edge : (i + 1) * edge], np.s_[j * edge : (j + 1) * edge]) for i, j in held], squares
-
-
-class OwnSampler:
-    """Draws batches from the squares of scenes (`hsidenoise.patches.Draws`).
-
-    Parameters
-    ----------
-    scenes
-        Read for a network of `bands` bands.
-    edge
-        Of a patch; smaller where squares are.
-    seed
-        Of every draw.
-    clean_bands
-        Learn from windows of clean bands, with the scene's noise added, instead of the noisy ones.
-
-    Raises
-    ------
-    TrainingError
-        No window has clean bands only.
-    """
-
-    def __init__(self, scenes: Sequence[OwnScene], *, edge: int, seed: int, clean_bands: bool = False) -> None:
-        self.edge = min(edge, *(s.training[0].noisy.shape[1] for s in scenes))
-        self.seed, self.clean_bands = seed, clean_bands
-        self.choices = [
-            (scene, window, normal)
-            for scene in scenes
-            for window, normal in zip(scene.windows, scene.normalisations, strict=True)
-            if not clean_bands or (scene.sigma[list(window.bands)] < CLEAN * normal.scale).all()
-        ]
-        if not self.choices:
-            raise TrainingError("no window of bands is clean enough to add noise to; leave out --clean-bands")
-
-    def batch(self, step: int, size: int) -> Batch:
-        """The batch of this step."""
-        return drawn(self.patch, self.seed, step, size)
-
-    def patch(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], ...]:
-        """One patch, in the order of `Batch`."""
-        scene, window, normal = self.choices[rng.integers(len(self.choices))]
-        square = scene.training[int(rng.integers(len(scene.training)))]
-        top, left = rng.integers(0, square.noisy.shape[1] - self.edge + 1, 2)
-        here = np.s_[:, top : top + self.edge, left : left + self.edge]
-        both = [normal.apply(gather(square.noisy[here], window))]
-        if square.clean is not None:
-            both.append(normal.apply(gather(square.clean[here], window)))
-        elif not self.clean_bands:
-            both.append(gather(scene.strength.at(square.noisy[here]), window) / np.float32(normal.scale))
-        parts = augment(np.concatenate(both), rng)
-        noisy, bands = parts[: len(window.bands)], len(window.bands)
-        sigma = np.maximum(scene.sigma[list(window.bands)] / normal.scale, 1e-5)
-        back, rest = np.eye(bands, dtype=np.float32), np.full(bands, LEAST, np.float32)
-        if self.clean_bands:
-            clean, sigma = noisy, rng.permutation(scene.sigma / scene.scale)[np.arange(bands) % len(scene.sigma)]
-            noise = rng.standard_normal(clean.shape, dtype=np.float32) * sigma.astype(np.float32)[:, None, None]
-            noisy = clean + noise
-        elif square.clean is not None:
-            clean = parts[bands:]
-        else:
-            noisy, clean = recorrupt(noisy, parts[bands:], rng)
-            unit = sigma.astype(np.float32)  # errors count in units of the band's noise
-            back, clean = back / unit[:, None], clean / unit[:, None, None]
-            sigma = sigma * np.sqrt(INPUT_NOISE)
-        return clean, noisy, sigma.astype(np.float32), back, rest

@@ -141,7 +141,7 @@ class TrainOptions:
 class FinetuneOptions(ReadOptions):
     """What ``finetune`` can be told, beyond the scenes and the output."""
 
-    model: str = option("compact", "Weights to start from: a name from `hsidenoise models`, or a .safetensors file.")
+    model: str = option("shrinkage", "Weights to start from: a name from `hsidenoise models`, or a .safetensors file.")
     reference: Path | None = option(None, "A cleaner scene of the same grid to learn from.")
     clean_bands: bool = option(False, "Learn from the scene's clean bands with its noise added, not from noisy ones.")
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
@@ -149,7 +149,7 @@ class FinetuneOptions(ReadOptions):
     minutes: float = option(15.0, "Stop after this many minutes; 0 is no limit.")
     batch: int = option(4, "Patches per step.")
     patch: int = option(48, "Patch edge in pixels.")
-    lr: float = option(2e-4, "Peak learning rate of Adam.")
+    lr: float = option(0.0, "Peak learning rate of Adam; 0 is 1e-3 for eigen-images, 2e-4 for windows.")
     seed: int = option(0, "Seed of everything random.")
     force: bool = option(False, "Write weights that are no better, too.")
     overwrite: bool = option(False, "Replace weights that exist.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -16,10 +17,14 @@ from hsidenoise.errors import OutputExistsError, TrainingError, UsageError
 from hsidenoise.evaluate import denoise_array
 from hsidenoise.finetune import finetune, judge
 from hsidenoise.io import open_cube
+from hsidenoise.model.dct import Dct
 from hsidenoise.model.decsc import rebanded
-from hsidenoise.model.weights import BUILT_IN, find, load, read_card
-from hsidenoise.recorruption import TARGET_NOISE, Strength, recorrupt
-from hsidenoise.scenepatches import OwnSampler, divide, own_scene
+from hsidenoise.model.networks import build
+from hsidenoise.model.weights import BUILT_IN, BUILT_IN_CARD, find, load, read_card, save
+from hsidenoise.ownpatches import OwnImages, OwnWindows
+from hsidenoise.recorruption import INPUT_NOISE, TARGET_NOISE, Strength, recorrupt
+from hsidenoise.scenepatches import divide, own_scene
+from hsidenoise.train import band_error
 
 FEW = {"steps": 30, "batch": 2, "patch": 16, "lr": 3e-3, "device": "cpu", "quiet": True}
 
@@ -73,14 +78,58 @@ def test_from_clean_bands(truth, weights, tmp_path):
     pixels = tiny.clean(16, 64, 72) + rng.standard_normal((16, 64, 72)) * sigma
     scene = tiny.geotiff(tmp_path / "half.tif", pixels.astype(np.float32))
     with open_cube(scene) as cube:
-        own = own_scene(cube, "half.tif", 8)
-    batch = OwnSampler([own], edge=24, seed=0, clean_bands=True).batch(0, 40)
+        own = own_scene(cube, "half.tif")
+    batch = OwnWindows([own], bands=8, edge=24, seed=0, clean_bands=True).batch(0, 40)
     added = (batch.noisy - batch.clean).std((2, 3))
     np.testing.assert_allclose(added, batch.sigma, rtol=0.15)
     assert added.max() > 0.02 > 0.002 > np.median(added)
     with pytest.raises(TrainingError, match="no window of bands is clean enough"):
         finetune([str(tiny.geotiff(tmp_path / "noisy.tif", tiny.cube(12, 64, 72).astype(np.float32)))],
                  tmp_path / "mine.safetensors", model=weights, clean_bands=True, **FEW)  # fmt: skip
+
+
+@pytest.fixture
+def gains(tmp_path):
+    """Weights of eigen-images that do as the model without: their gains are untrained."""
+    network = build("shrinkage")
+    card = replace(BUILT_IN_CARD, name="plain", arch="shrinkage", config=asdict(network.config))
+    save(network, card, tmp_path / "plain.safetensors")
+    return str(tmp_path / "plain.safetensors")
+
+
+@pytest.mark.parametrize("supervised", [False, True])
+def test_gains_of_eigen_images_too(scene, truth, gains, tmp_path, supervised):
+    out = tmp_path / "mine.safetensors"
+    card = finetune([str(scene)], out, model=gains, reference=truth if supervised else None, **FEW)
+    found = card.training["held_back"]
+    assert found["before"] == pytest.approx(found["dct"], abs=1e-4)
+    assert (found["after"] > found["before"]) == supervised
+    assert found["after"] != found["before"]
+    result = CliRunner().invoke(app, ["run", str(scene), "-o", str(tmp_path / "clean.tif"), "--model", str(out), "-q"])
+    assert result.exit_code == 0
+    before = np.square(tiny.pixels(scene) - tiny.pixels(truth)).mean()
+    assert np.square(tiny.pixels(tmp_path / "clean.tif") - tiny.pixels(truth)).mean() < 0.1 * before
+
+
+@pytest.mark.parametrize("way", ["reference", "itself", "clean bands"])
+def test_eigen_images_are_judged_by_bands(way, tmp_path):
+    """What denoises the images comes closer to what is to be learned, of which some is noise that none can know."""
+    clean = tiny.clean(12, 64, 72)
+    sigma = 3e-4 if way == "clean bands" else 0.03
+    noisy = clean + sigma * np.random.default_rng(0).standard_normal(clean.shape)
+    scene = tiny.geotiff(tmp_path / "scene.tif", noisy.astype(np.float32))
+    truth = tiny.geotiff(tmp_path / "truth.tif", clean.astype(np.float32))
+    with open_cube(scene) as cube, open_cube(truth) as other:
+        own = own_scene(cube, "scene.tif", other if way == "reference" else None)
+    batch = OwnImages([own], bands=8, edge=24, seed=0, clean_bands=way == "clean bands").batch(0, 6)
+    clean, shown, _, back, _ = (torch.from_numpy(part) for part in batch)
+    assert shown.shape == (6, 8, 24, 24)
+    energy = {"reference": 1, "itself": INPUT_NOISE, "clean bands": 1}[way] * sigma**2
+    unknown = TARGET_NOISE * sigma**2 if way == "itself" else 0
+    with torch.no_grad():
+        before, after = (band_error(x, back, clean).mean().item() - unknown for x in (shown, Dct()(shown)[0]))
+    assert 0.1 * energy < before < 1.1 * energy  # noise outside of the images is gone already
+    assert after < (0.3 if way != "clean bands" else 0.9) * before  # clean bands are as noisy as what is added to them
 
 
 @pytest.mark.parametrize(("strength", "energy"), [(0.0, 1.25), (0.5, 0.31), (1.0, 0.01)])
@@ -92,7 +141,7 @@ def test_the_measure_without_truth_is_the_error_there_is(monkeypatch, scene, str
 
     monkeypatch.setattr("hsidenoise.finetune.denoise_array", partly)
     with open_cube(scene) as cube:
-        own = own_scene(cube, "scene.tif", 12)
+        own = own_scene(cube, "scene.tif")
     engine = Engine(*load(BUILT_IN), torch.device("cpu"), 1)
     noisy, _ = recorrupt(own.area.noisy, own.strength.at(own.area.noisy), np.random.default_rng([5, 0]))
     clean = tiny.clean(12, 64, 72)[:, : noisy.shape[1], : noisy.shape[2]]
@@ -181,7 +230,7 @@ def test_another_number_of_bands():
 
 def test_weights_that_are_no_better_are_not_written(scene, weights, tmp_path):
     out = tmp_path / "mine.safetensors"
-    still = FEW | {"steps": 1, "lr": 0.0}
+    still = FEW | {"steps": 1, "lr": 1e-12}
     with pytest.raises(TrainingError, match=r"not written.*--force"):
         finetune([str(scene)], out, model=weights, **still)
     assert [p.name for p in tmp_path.iterdir()] == ["scene.tif"]
@@ -192,7 +241,7 @@ def test_weights_that_are_no_better_are_not_written(scene, weights, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"model": "dct"}, UsageError, "needs weights"),
+        ({"model": "dct"}, UsageError, "no weights to adapt"),
         ({"output": "mine.pt"}, UsageError, "written as .safetensors"),
         ({"output": "no/mine.safetensors"}, UsageError, "no such folder"),
         ({"scenes": 2, "reference": "scene.tif"}, UsageError, "belongs to one scene"),

@@ -22,8 +22,8 @@ FLOORS: dict[int, str] = {
     1: "bands cube spectral eigen model device",
     2: "io",
     3: "run rows job outputs engine frontends detectors probe survey summary train finetune patches eigenpatches"
-    " validation pipeline recorruption scenepatches simulate evaluate profiles demo info report measure verdict page"
-    " figures pictures",
+    " validation pipeline recorruption scenepatches ownpatches simulate evaluate profiles demo info report measure"
+    " verdict page figures pictures",
     4: "batch api",
     5: "cli __init__ __main__",
 }
