@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tiny
 
-from hsidenoise.eigenpatches import LEAST, LEFT, EigenSampler
+from hsidenoise.eigenpatches import LEAST, LEFT, EigenSampler, mended
 from hsidenoise.errors import TrainingError
+from hsidenoise.noise import draw
 from hsidenoise.patches import Scene
 
 
@@ -50,6 +51,33 @@ def test_the_images_hold_the_scene(sampler):
         error = np.sqrt(np.square(np.tensordot(back, noisy, 1) - clean).mean((1, 2)))
         nearer.append(np.median(error / sigma))
     assert np.median(nearer) < 0.7
+
+
+def test_mixtures_are_mended_first():
+    """Dead columns, stripes and impulses are gone from what is learned from; the noise that is told is what is left."""
+    scene = Scene("x", tiny.clean(24, 80, 80).astype(np.float32), (slice(0, 24),), "")
+    noise = draw("mixture", 24, 80, np.random.default_rng(2))
+    noisy = noise.add(scene.cube, np.random.default_rng(3))
+    values, told = mended(noisy)
+    error = [np.sqrt(np.square(x - scene.cube).mean((1, 2))) for x in (noisy, values)]
+    assert np.median(error[0] / noise.sigma) > 1.2
+    assert np.median(error[1] / noise.sigma) < 1.02
+    np.testing.assert_allclose(np.median(told / noise.sigma), 1, atol=0.1)
+
+
+def test_noise_is_told_as_it_is_estimated(monkeypatch):
+    """Texture of one band that looks like noise is told as noise."""
+    rng = np.random.default_rng(0)
+    cube = tiny.clean(12, 80, 80).astype(np.float32)
+    cube[5] += rng.normal(0, 0.2, cube[5].shape).astype(np.float32)
+    seen = []
+    monkeypatch.setattr("hsidenoise.eigenpatches.cut", lambda noisy, truth, told, *_, **__: seen.append(told))
+    sampler = EigenSampler([Scene("x", cube, (slice(0, 12),), "")], bands=4, edge=32, patterns=["g15"], seed=1)
+    monkeypatch.setattr(sampler, "_bands", lambda count, rng: np.arange(count))
+    for index in range(12):
+        sampler.patch(np.random.default_rng(index))
+    high = [told[5] > 0.1 for told in seen]
+    assert 0 < sum(high) < 12  # in half of the patches the true noise is told
 
 
 def test_scenes_of_two_bands_are_refused():
