@@ -10,6 +10,7 @@ import torch
 
 from . import metrics
 from .eigen import Eigen, learn
+from .eigenpatches import mended
 from .model.dct import Dct
 from .model.networks import Network
 from .model.weights import Model
@@ -48,13 +49,18 @@ def validate(model: Model, scenes: Sequence[Scene], patterns: Sequence[str]) -> 
 
 
 def apply(model: Model, noisy: np.ndarray, sigma: np.ndarray | None = None) -> np.ndarray:
-    """Denoise one patch (bands, rows, cols) whole, its noise estimated from itself unless given."""
+    """Denoise one patch (bands, rows, cols) whole, its noise estimated from itself unless given.
+
+    Of eigen-images defects are mended too, as in a run, where the noise is not given.
+    """
+    if model.frontend == "eigen":
+        if sigma is None:
+            noisy, sigma = mended(noisy)
+        return _apply_eigen(model, noisy, np.maximum(sigma, 1e-4))
     if sigma is None:
         accumulator = NoiseAccumulator(len(noisy))
         accumulator.add(noisy, np.ones(noisy.shape, bool))
         sigma = accumulator.sigma()
-    if model.frontend == "eigen":
-        return _apply_eigen(model, noisy, np.maximum(sigma, 1e-4))
     return _network(model, noisy, sigma)
 
 
