@@ -127,7 +127,6 @@ class EigenSampler:
             sigma = sigma * np.exp(rng.uniform(np.log(0.02), 0)) * GAUSSIAN_TOP["g15"] / max(255 * sigma.max(), 1e-9)
         return np.maximum(sigma, FAINTEST)
 
-
     def _told(
         self, noisy: NDArray[np.float32], sigma: NDArray[np.float64], rng: np.random.Generator
     ) -> NDArray[np.float64]:

@@ -136,9 +136,7 @@ def fitted(base: Network, most: int) -> Network:
     return base
 
 
-def learn(
-    run: Run, sampler: Draws, options: FinetuneOptions, *, quiet: bool
-) -> Iterator[tuple[int, Network]]:
+def learn(run: Run, sampler: Draws, options: FinetuneOptions, *, quiet: bool) -> Iterator[tuple[int, Network]]:
     """All steps, or as many as the time allows; steps done and averaged weights at each of `CHECKS`, and at the end."""
     device = next(run.model.parameters()).device
     started = time.monotonic()

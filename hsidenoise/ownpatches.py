@@ -116,8 +116,11 @@ class OwnImages:
     ) -> None:
         self.bands, self.seed, self.clean_bands = bands, seed, clean_bands
         self.edge = min(edge, *(s.training[0].noisy.shape[1] for s in scenes))
-        self.choices = [(s, np.flatnonzero(~clean_bands | (s.sigma < CLEAN * s.scale))) for s in scenes]
-        self.choices = [(s, chosen) for s, chosen in self.choices if len(chosen) >= (FEWEST if clean_bands else 1)]
+        self.choices = []
+        for scene in scenes:
+            clean = scene.sigma < CLEAN * scene.scale
+            if not clean_bands or clean.sum() >= FEWEST:
+                self.choices.append((scene, np.flatnonzero(clean) if clean_bands else np.arange(len(clean))))
         if not self.choices:
             raise TrainingError("too few bands are clean enough to add noise to; leave out --clean-bands")
 
