@@ -1,6 +1,6 @@
 """Shapes of a network: each gets the same short training from its own start, then quality against time.
 
-    python benchmarks/sweep.py TRAIN.h5... --val VAL.h5 --folder build/sweep [--steps 120] [--base compact] [--only ...]
+    python benchmarks/sweep.py TRAIN.h5... --val VAL.h5 -o build/sweep [--steps 120] [--base compact] [--only ...]
 
 Every shape is the base with one thing changed. All see the same patches in the same order. Short trainings rank shapes
 by how soon they learn; they say little of what hours would make of them. MPSNR is of the validation of `hsidenoise
@@ -67,17 +67,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, nargs="+")
     parser.add_argument("--val", type=Path, required=True)
-    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--base", default="compact")
     parser.add_argument("--patterns", default="g15,g55,corr")
     parser.add_argument("--only", nargs="+", choices=SHAPES, default=list(SHAPES))
     given = parser.parse_args()
     torch.set_num_threads(1)
-    given.folder.mkdir(parents=True, exist_ok=True)
+    given.output.mkdir(parents=True, exist_ok=True)
     print(f"{'shape':16} {'parameters':>10} {'s/MVoxel':>8} " + " ".join(f"{p:>6}" for p in given.patterns.split(",")))
     for name in given.only:
-        path = given.folder / f"{name.replace(' ', '')}.safetensors"
+        path = given.output / f"{name.replace(' ', '')}.safetensors"
         if not path.with_suffix(".json").exists():
             CONFIGS[name] = shaped(CONFIGS[given.base], name)
             options = TrainOptions(
