@@ -132,7 +132,7 @@ class EigenSampler:
     ) -> NDArray[np.float64]:
         """Noise of each band, as the way to eigen-images is told it."""
         if len(noisy) >= FEWEST and rng.random() < ESTIMATED:
-            return np.maximum(noise_of(noisy, np.ones(noisy.shape, bool)), FAINTEST)
+            return _estimate(noisy)
         return sigma * np.exp(TOLD * rng.standard_normal(len(sigma)))
 
 
@@ -141,8 +141,13 @@ def mended(noisy: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.
     whole = np.ones(noisy.shape, bool)
     found = find(noisy, whole, whole)
     if found is None:
-        return noisy, np.maximum(noise_of(noisy, whole), FAINTEST)
+        return noisy, _estimate(noisy)
     return found.mend(noisy, whole, 0)[0], np.maximum(found.sigma, FAINTEST)
+
+
+def _estimate(noisy: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Noise of each band of a square without defects."""
+    return np.maximum(noise_of(noisy, np.ones(noisy.shape, bool)), FAINTEST)
 
 
 def cut(

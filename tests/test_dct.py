@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +90,23 @@ def test_the_number_of_threads_makes_no_difference(monkeypatch):
         torch.set_num_threads(before)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
+
+
+def test_a_forked_process_has_threads_of_its_own():
+    """Those of its parent do not exist in it: what waits for them waits forever."""
+    script = """
+import os, torch
+from hsidenoise.model.dct import Dct
+torch.set_num_threads(2)
+images = torch.ones(1, 3, 64, 64)
+with torch.no_grad():
+    before = Dct()(images)[0]
+    child = os.fork()
+    if not child:
+        os._exit(0 if torch.equal(before, Dct()(images)[0]) else 3)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 def test_samples_of_a_batch_do_not_know_each_other():

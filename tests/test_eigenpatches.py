@@ -8,8 +8,11 @@ import tiny
 
 from hsidenoise.eigenpatches import LEAST, LEFT, EigenSampler, mended
 from hsidenoise.errors import TrainingError
+from hsidenoise.metrics import psnr
+from hsidenoise.model.dct import Dct
 from hsidenoise.noise import draw
 from hsidenoise.patches import Scene
+from hsidenoise.validation import apply
 
 
 @pytest.fixture
@@ -63,6 +66,14 @@ def test_mixtures_are_mended_first():
     assert np.median(error[0] / noise.sigma) > 1.2
     assert np.median(error[1] / noise.sigma) < 1.02
     np.testing.assert_allclose(np.median(told / noise.sigma), 1, atol=0.1)
+
+
+def test_validation_mends_mixtures_as_a_run_does():
+    clean = tiny.clean(24, 80, 80).astype(np.float32)
+    noise = draw("mixture", 24, 80, np.random.default_rng(2))
+    noisy = noise.add(clean, np.random.default_rng(3))
+    as_it_is, as_in_a_run = (apply(Dct(), noisy, told) for told in (noise.sigma, None))
+    assert psnr(clean, as_in_a_run) > psnr(clean, as_it_is) + 3
 
 
 def test_noise_is_told_as_it_is_estimated(monkeypatch):
