@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from hsidenoise.model.decsc import CONFIGS, Config
+from hsidenoise.model.configs import CONFIGS, Config
 from hsidenoise.model.weights import find, load
 from hsidenoise.settings import TrainOptions
 from hsidenoise.train import train

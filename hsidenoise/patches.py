@@ -199,7 +199,10 @@ def chances(sizes: Iterable[int]) -> NDArray[np.float64]:
 
 
 class Prefetch:
-    """The batches of steps start to stop, drawn ahead in threads (NumPy releases the GIL in most of a draw).
+    """The batches of steps start to stop, drawn ahead.
+
+    In threads, for NumPy releases the GIL in most of a draw; or in processes, for a trainer whose own thread has a GPU
+    to keep busy and must not wait for theirs. A batch holds arrays, or from processes tensors.
 
     Parameters
     ----------
@@ -208,29 +211,55 @@ class Prefetch:
     start, stop, size
         Steps, and patches in a batch.
     workers
-        Threads; by default one for each core, 8 at most.
+        Threads or processes; by default one for each core, 8 at most.
+    processes
+        Which of the two.
     """
 
-    def __init__(self, sampler: Draws, start: int, stop: int, size: int, workers: int = 0) -> None:
+    def __init__(
+        self, sampler: Draws, start: int, stop: int, size: int, workers: int = 0, *, processes: bool = False
+    ) -> None:
         self.sampler, self.start, self.stop, self.size = sampler, start, stop, size
         self.workers = workers or min(os.cpu_count() or 2, 8)
+        self.processes = processes
         self.waited = self.elapsed = 0.0
 
     def __iter__(self) -> Iterator[Batch]:
         began = time.monotonic()
+        source = self._from_processes() if self.processes else self._from_threads()
+        while True:
+            asked = time.monotonic()
+            batch = next(source, None)
+            self.elapsed = time.monotonic() - began
+            if batch is None:
+                return
+            self.waited += time.monotonic() - asked
+            yield batch
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.sampler.batch(self.start + step, self.size)
+
+    def _from_threads(self) -> Iterator[Batch]:
         draw = self.sampler.batch
         reach = 2 * self.workers
         first = range(self.start, min(self.start + reach, self.stop))
         with ThreadPoolExecutor(self.workers) as pool:
             ahead = [pool.submit(draw, step, self.size) for step in first]
             for step in range(self.start, self.stop):
-                asked = time.monotonic()
                 batch = ahead.pop(0).result()
-                self.elapsed = time.monotonic() - began
-                self.waited += time.monotonic() - asked
                 if step + reach < self.stop:
                     ahead.append(pool.submit(draw, step + reach, self.size))
                 yield batch
+
+    def _from_processes(self) -> Iterator[Batch]:
+        import torch
+        from torch.utils.data import DataLoader
+
+        pinned = torch.cuda.is_available()
+        yield from DataLoader(self, batch_size=None, num_workers=self.workers, pin_memory=pinned)  # type: ignore[arg-type]
 
     @property
     def waiting(self) -> float:

@@ -129,6 +129,8 @@ class TrainOptions:
     lr: float = option(5e-4, "Peak learning rate of Adam.")
     loss: str = option("log", "log: mean logarithm of each patch's squared error, as PSNR weighs it; mse: the paper's.")
     unrolled: int = option(3, "Steps of the phantom gradient; the paper's 5 costs more.")
+    evaluations: int = option(0, "Evaluations of f in all; 0 is as many as the network is given later.")
+    unfiltered: bool = option(False, "Judge what guides the network's last filter, not its result: faster.")
     patterns: str = option("g15,g55,g95,mixture,corr", "Noise patterns, drawn with equal chance.")
     seed: int = option(0, "Seed of everything random.")
     validate_every: int = option(500, "Steps between validations.")

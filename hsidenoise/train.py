@@ -23,7 +23,7 @@ from torch import Tensor
 from . import progress
 from .device import pick
 from .errors import TrainingError, UsageError, WeightsError
-from .model.networks import SHRINKAGE, Network, architectures, build
+from .model.networks import SHRINKAGE, Network, architectures, build, has_plain_filter
 from .model.shrinkage import Shrinkage
 from .model.weights import (
     BUILT_IN_CARD,
@@ -43,7 +43,7 @@ from .validation import measure_floor, measure_halo, validate
 
 EMA = 0.998
 WARM_UP = 100
-#: Weight in the loss of the residual at the fixed point, where codes are damped.
+#: Weight of the residual at the fixed point in the loss `log`: without it the solver does not come to rest.
 DRIFT = 3.0
 #: Weight of the pilot's own error: a filter that is learned makes up for most of it, and hides it from the codes.
 PILOT = 0.3
@@ -75,6 +75,9 @@ def train(data: Sequence[Path], output: Path, options: TrainOptions, *, quiet: b
     """
     _check(output, options)
     device = pick(options.device)
+    if device.type == "cuda" and options.bf16:  # what is left in float32 may go by tensor cores too
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
     torch.manual_seed(options.seed)
     scenes = [scene for path in data for scene in load_scenes(Path(path))]
     val = load_scenes(options.val) if options.val else []
@@ -88,14 +91,14 @@ def train(data: Sequence[Path], output: Path, options: TrainOptions, *, quiet: b
     sampler, photos = pipeline(scenes, model, options)
     run = Run(model, options, output, {s.name: s.digest for s in scenes}, photos)
     run.resume()
-    batches = Prefetch(sampler, run.step, options.steps, options.batch)
+    batches = Prefetch(sampler, run.step, options.steps, options.batch, processes=device.type == "cuda")
     log = output.with_suffix(".jsonl")
     started, saved = time.monotonic(), time.monotonic()
     table: dict[str, Any] = {}
     with progress.track(options.steps, f"train {options.arch}", quiet=quiet, unit="step") as bar, log.open("a") as out:
         bar.advance(run.step)
         for batch in batches:
-            record = run.advance([torch.from_numpy(part).to(device) for part in batch])
+            record = run.advance([torch.as_tensor(part).to(device, non_blocking=True) for part in batch])
             bar.advance(1, loss=f"{record['psnr']:.2f} dB", residual=f"{record['residual']:.1e}")
             last = run.step == options.steps
             if run.step % 20 == 0:
@@ -144,6 +147,10 @@ def _check(output: Path, options: TrainOptions) -> None:
         raise UsageError(f"--init {options.init}: {SHRINKAGE} has one way to start, as the model dct")
     if options.loss not in ("log", "mse"):
         raise UsageError(f"--loss {options.loss}: not log or mse")
+    if options.evaluations < 0:
+        raise UsageError(f"--evaluations {options.evaluations}: 0 or more")
+    if options.unfiltered and not has_plain_filter(options.arch):
+        raise UsageError(f"--unfiltered: {options.arch} has no last filter, or one that learns too")
     unknown = set(options.patterns.split(",")) - set(PATTERNS)
     if unknown:
         raise UsageError(f"--patterns {','.join(sorted(unknown))}: not among {', '.join(PATTERNS)}")
@@ -185,7 +192,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = options.lr * learning_rate(self.step, options.steps)
         # The unrolled steps come on top: together they are what the solver is given later.
-        evaluations = max(model.config.evaluations - options.unrolled, 1)
+        evaluations = max((options.evaluations or model.config.evaluations) - options.unrolled, 1)
         # On a CPU parts of the batch go side by side, a thread each: a network this small leaves threads that share
         # one operation waiting for each other. Of eigen-images each scene has another number: one patch a part.
         alone = model.frontend == "eigen" and batch[0].device.type == "cpu"
@@ -224,12 +231,14 @@ class Run:
         shown = int(back.any(1).sum(1).max())  # images that no scene of these patches has are not worth the time
         noisy, sigma, back = noisy[:, :shown], sigma[:, :shown], back[..., :shown]
         with self.precision(clean.device):
-            found = model.solve(noisy, sigma, evaluations=evaluations, phantom_steps=options.unrolled)
+            found = model.solve(
+                noisy, sigma, evaluations=evaluations, phantom_steps=options.unrolled, filtered=not options.unfiltered
+            )
         error = band_error(found.x, back, clean) + rest
         loss = torch.log(error).mean() if options.loss == "log" else error.mean()
-        if model.config.gains:
+        if model.config.gains and not options.unfiltered:
             loss = loss + PILOT * torch.log(band_error(found.pilot, back, clean) + rest).mean()
-        if model.config.shrink < 1:
+        if options.loss == "log":
             loss = loss + DRIFT * found.drift.mean()
         gradients = torch.autograd.grad(loss, list(model.parameters()))
         return gradients, {

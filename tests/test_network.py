@@ -12,8 +12,9 @@ from torch import nn
 
 from hsidenoise.model import layers, winograd
 from hsidenoise.model.atoms import dct_atoms
+from hsidenoise.model.configs import CONFIGS, Config
 from hsidenoise.model.dct import dct
-from hsidenoise.model.decsc import CONFIGS, DECSC, Config, build
+from hsidenoise.model.decsc import DECSC, build
 from hsidenoise.model.dictionary import Dense, Gathered
 from hsidenoise.model.grid import Grid, reflect
 
@@ -291,3 +292,17 @@ def test_a_noise_weighted_network_insists_on_the_noise():
 def test_shapes_no_network_has_are_refused(field, value):
     with pytest.raises(ValueError, match=field if field != "heads" else "divide"):
         replace(CONFIGS["compact"], **{field: value})
+
+
+def test_half_precision_rounds_the_two_networks_alone():
+    """A residual's rounding would go into the codes at each step: none could come to rest."""
+    torch.manual_seed(0)
+    network = DECSC(replace(TINY, kernel=9, stride=7, shrink=0.9, evaluations=30)).eval()
+    y = torch.rand(1, 5, 21, 28)
+    exact = network.solve(y, tolerance=0.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = network.solve(y, tolerance=0.0)
+    assert rounded.x.dtype == torch.float32
+    assert exact.convergence.residual < 1e-4
+    assert rounded.convergence.residual < 3e-3
+    assert (rounded.x - exact.x).norm() < 0.01 * exact.x.norm()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,20 +18,20 @@ from test_noise import textured
 from hsidenoise import train as training
 from hsidenoise import validation
 from hsidenoise.errors import OutputExistsError, TrainingError, UsageError, WeightsError
-from hsidenoise.model import decsc
+from hsidenoise.model import configs, decsc
 from hsidenoise.model.weights import Card, WeightFile, digest, load, read_card, save
 from hsidenoise.patches import Prefetch, Sampler, load_scenes
 from hsidenoise.photos import load_photos
 from hsidenoise.settings import TrainOptions
 
-TINY = decsc.Config(
+TINY = configs.Config(
     bands=7, shared=8, local=4, kernel=8, stride=4, depth=1, heads=2, ratio=1, noise_weighted=True, evaluations=3
 )
 
 
 @pytest.fixture(autouse=True)
 def tiny_arch(monkeypatch):
-    monkeypatch.setitem(decsc.CONFIGS, "tiny", TINY)
+    monkeypatch.setitem(configs.CONFIGS, "tiny", TINY)
 
 
 @pytest.fixture
@@ -100,6 +102,23 @@ def test_prefetched_batches_come_in_order(cubes):
     for workers in (0, 1, 5):
         for step, batch in zip(range(3, 9), Prefetch(sampler, 3, 9, 2, workers), strict=True):
             assert np.array_equal(batch.noisy, sampler.batch(step, 2).noisy)
+
+
+def test_processes_draw_what_threads_draw(cubes):
+    """In an interpreter of their own, as in use: processes begun as copies must not inherit other tests' threads."""
+    script = """
+import sys, numpy as np
+from pathlib import Path
+from hsidenoise.patches import Batch, Prefetch, Sampler, load_scenes
+sampler = Sampler(load_scenes(Path(sys.argv[1])), bands=7, edge=16, patterns=["g55"], seed=0)
+batches = list(Prefetch(sampler, 3, 9, 2, 2, processes=True))
+assert len(batches) == 6
+for step, batch in zip(range(3, 9), batches):
+    assert isinstance(batch, Batch)
+    for part, expected in zip(batch, sampler.batch(step, 2)):
+        assert np.array_equal(part.numpy(), expected)
+"""
+    subprocess.run([sys.executable, "-c", script, str(cubes)], check=True, timeout=120)
 
 
 class Slow:
@@ -211,9 +230,40 @@ def test_training_reduces_the_loss(cubes, tmp_path):
     assert losses[-1] < losses[0] - 0.2
 
 
+def test_training_brings_the_solver_to_rest(cubes, tmp_path, monkeypatch):
+    sampler = Sampler(load_scenes(cubes), bands=7, edge=16, patterns=["g55"], seed=0)
+    batch = [torch.from_numpy(part) for part in sampler.batch(0, 4)]
+    residual = {}
+    for weight in (0.0, training.DRIFT):
+        monkeypatch.setattr(training, "DRIFT", weight)
+        torch.manual_seed(0)
+        run = training.Run(
+            decsc.build("tiny"), options(steps=60, lr=2e-2, evaluations=9), tmp_path / "x.safetensors", {}, {}
+        )
+        records = [run.advance(batch) for _ in range(30)]
+        assert records[-1]["evaluations"] == 6
+        residual[weight] = records[-1]["residual"]
+    assert residual[training.DRIFT] < 0.9 * residual[0.0]
+
+
+def test_the_last_filter_can_be_left_out_of_the_loss(cubes, tmp_path, monkeypatch):
+    monkeypatch.setitem(configs.CONFIGS, "tiny", replace(TINY, wiener=True))
+    sampler = Sampler(load_scenes(cubes), bands=7, edge=16, patterns=["g55"], seed=0)
+    batch = [torch.from_numpy(part) for part in sampler.batch(0, 2)]
+    psnr = {}
+    for unfiltered in (False, True):
+        torch.manual_seed(0)
+        run = training.Run(decsc.build("tiny"), options(unfiltered=unfiltered), tmp_path / "x.safetensors", {}, {})
+        psnr[unfiltered] = run.advance(batch)["psnr"]
+    assert psnr[False] > psnr[True] + 1
+    for arch in ("decsc", "shrinkage", "eigen"):
+        with pytest.raises(UsageError, match=f"--unfiltered: {arch}"):
+            training.train([cubes], tmp_path / "x.safetensors", options(arch=arch, unfiltered=True), quiet=True)
+
+
 def test_a_network_of_eigen_images_trains_and_says_so(tmp_path, monkeypatch):
     small = {"bands": 4, "frontend": "eigen", "noise_weighted": False, "shrink": 0.7, "wiener": True}
-    monkeypatch.setitem(decsc.CONFIGS, "tiny", replace(TINY, **small))
+    monkeypatch.setitem(configs.CONFIGS, "tiny", replace(TINY, **small))
     for name, seed in (("train", 0), ("val", 3)):
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             file.create_dataset(name, data=textured(34, 40, seed=seed).transpose(1, 2, 0))
@@ -250,6 +300,7 @@ def test_options_out_of_range_are_refused(cubes, tmp_path):
         ({"init": "zeros"}, "--init"),
         ({"loss": "l1"}, "--loss"),
         ({"patterns": "g15,g77"}, "g77"),
+        ({"evaluations": -1}, "--evaluations"),
         ({"photo_share": 0.0}, "--photo-share"),
         ({"photo_share": 1.5}, "--photo-share"),
     ]:

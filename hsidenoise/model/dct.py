@@ -29,11 +29,11 @@ STEPS = (2, 2, 1)
 SHARED = 2
 #: Coefficients in work at a time, which take many times the memory of what they are made of: on a CPU they are to stay
 #: in its cache, on a GPU to give it something to do.
-ROOM = {"cpu": 1 << 18, "cuda": 1 << 24}
+ROOM = {"cpu": 1 << 18, "cuda": 1 << 25}
 
-#: Bands, rows and columns.
-Block = tuple[slice, slice, slice]
-#: Coefficients (rows, cols, B, 64) of patches and of their pilots to filtered ones and weights (rows, cols, B or 1).
+#: Samples, bands, rows and columns.
+Block = tuple[slice, slice, slice, slice]
+#: Coefficients (rows, cols, N, B, 64) of patches and of their pilots to filtered ones and weights (..., B or 1).
 Rule = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -102,7 +102,7 @@ def dct_threshold(
         gain, factor = learned(c, kept, threshold)
         return c * gain, weight * factor
 
-    return torch.stack([_filtered(sample, sample, step, rule) for sample in images])
+    return _filtered(images, images, step, rule)
 
 
 def refine(images: Tensor, pilot: Tensor, learned: Gains | None = None, steps: Sequence[int] = STEPS[1:]) -> Tensor:
@@ -158,35 +158,37 @@ def local_wiener(
         weight = 1 / gain.square().mean(-2).sum(-1, keepdim=True).clamp_min(1 / SAMPLES)
         return basis @ found, weight if factor is None else weight * factor
 
-    return torch.stack([_filtered(*pair, step, rule, shared) for pair in zip(images, pilot, strict=True)])
+    return _filtered(images, pilot, step, rule, shared)
 
 
 def _local_bases(signal: Tensor, shared: int) -> Tensor:
-    """Eigenvectors over images, one a column, of patches (rows, cols, B, 64)."""
-    rows, cols = signal.shape[:2]
-    texture = signal[::2, ::2, :, 1:]
-    covariance = (texture @ texture.mT).permute(2, 3, 0, 1)
-    covariance = F.avg_pool2d(covariance, shared // 2, ceil_mode=True).permute(2, 3, 0, 1)
+    """Eigenvectors over images, one a column, of patches (rows, cols, N, B, 64)."""
+    rows, cols, samples = signal.shape[:3]
+    texture = signal[::2, ::2, ..., 1:]
+    covariance = (texture @ texture.mT).permute(2, 3, 4, 0, 1).flatten(0, 1)
+    covariance = F.avg_pool2d(covariance, shared // 2, ceil_mode=True)
+    covariance = torch.unflatten(covariance, 0, (samples, -1)).permute(3, 4, 0, 1, 2)
     basis: Tensor = torch.linalg.eigh(covariance).eigenvectors
     return basis.repeat_interleave(shared, 0)[:rows].repeat_interleave(shared, 1)[:, :cols]
 
 
 def _filtered(images: Tensor, pilot: Tensor, step: int, rule: Rule, together: int = 1) -> Tensor:
-    """What `rule` makes of the patches of (B, H, W), put together again; in blocks of multiples of `together`."""
-    count, height, width = images.shape
+    """What `rule` makes of the patches of (N, B, H, W), put together again; in blocks of multiples of `together`."""
+    samples, count, height, width = images.shape
     basis = torch.kron(dct(EDGE), dct(EDGE)).to(images)
     same = pilot is images
     images = _mirrored(images, step)
     pilot = images if same else _mirrored(pilot, step)
-    rows, cols = ((n - EDGE) // step + 1 for n in images.shape[1:])
+    rows, cols = ((n - EDGE) // step + 1 for n in images.shape[2:])
     total, share = torch.zeros_like(images), torch.zeros_like(images)
-    room = ROOM[images.device.type] // (count * SAMPLES)
+    room = ROOM[images.device.type] // (samples * count * SAMPLES)
     wide = together * max(min(room // together, cols) // together, 1)
     high = together * max(room // (wide * together), 1)
 
     def work(corner: tuple[int, int]) -> tuple[Block, Tensor, Tensor]:
         top, left = corner
         block = (
+            slice(None),
             slice(None),
             slice(top * step, (min(top + high, rows) - 1) * step + EDGE),
             slice(left * step, (min(left + wide, cols) - 1) * step + EDGE),
@@ -201,26 +203,26 @@ def _filtered(images: Tensor, pilot: Tensor, step: int, rule: Rule, together: in
         total[block] += part
         share[block] += weights
     border = EDGE - 1
-    return (total / share)[:, border : border + height, border : border + width]
+    return (total / share)[..., border : border + height, border : border + width]
 
 
 def _coefficients(images: Tensor, basis: Tensor, step: int) -> Tensor:
-    """(B, H, W) to the DCT of its patches, (rows, cols, B, 64)."""
-    patches = images.unfold(1, EDGE, step).unfold(2, EDGE, step).permute(1, 2, 0, 3, 4)
-    return patches.flatten(3) @ basis.T
+    """(N, B, H, W) to the DCT of its patches, (rows, cols, N, B, 64)."""
+    patches = images.unfold(2, EDGE, step).unfold(3, EDGE, step).permute(2, 3, 0, 1, 4, 5)
+    return patches.flatten(4) @ basis.T
 
 
 def _overlapped(coefficients: Tensor, basis: Tensor, step: int) -> Tensor:
-    """The sum of patches of these coefficients (rows, cols, B, n) of a basis (n, 64) in their places, (B, H, W)."""
-    rows, cols = coefficients.shape[:2]
-    columns = basis.T @ coefficients.flatten(0, 1).permute(1, 2, 0)  # (B, 64, rows cols), as `fold` wants it
+    """The sum of patches of coefficients (rows, cols, N, B, n) of a basis (n, 64), each in its place, (N, B, H, W)."""
+    rows, cols, samples = coefficients.shape[:3]
+    columns = basis.T @ coefficients.flatten(2, 3).flatten(0, 1).permute(1, 2, 0)  # (N B, 64, rows cols), for `fold`
     size = ((rows - 1) * step + EDGE, (cols - 1) * step + EDGE)
-    return F.fold(columns, size, EDGE, stride=step)[:, 0]
+    return torch.unflatten(F.fold(columns, size, EDGE, stride=step)[:, 0], 0, (samples, -1))
 
 
 def _mirrored(images: Tensor, step: int) -> Tensor:
-    """(B, H, W) continued by reflection, as far as it takes, so that all pixels are in as many patches."""
+    """(N, B, H, W) continued by reflection, as far as it takes, so that all pixels are in as many patches."""
     border = EDGE - 1
-    for axis in (1, 2):
+    for axis in (2, 3):
         images = reflect(images, border, border + -(images.shape[axis] + 2 * border - EDGE) % step, axis)
     return images

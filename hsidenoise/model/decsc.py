@@ -26,7 +26,7 @@ zero: as the weight-free model. ``gains`` has the filters learned too (`hsidenoi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -35,93 +35,12 @@ from torch import Tensor, nn
 
 from . import layers
 from .atoms import dct_atoms, image_atoms, kaiming, own_channel
+from .configs import CONFIGS, Config
 from .dct import STEPS, THRESHOLD, dct_threshold, local_wiener, refine
 from .deq import Convergence, State, fixed_point, phantom
 from .dictionary import dictionaries
 from .gains import Gains
 from .grid import Grid
-
-
-@dataclass(frozen=True)
-class Config:
-    """The shape of a network and its solver's defaults.
-
-    Parameters
-    ----------
-    bands
-        Bands of a patch (B).
-    shared, local
-        Atoms of the 2-D dictionary K (codes S) and of the 3-D dictionary D (codes H).
-    kernel, stride
-        Edge of an atom and spacing of the code grid, in pixels.
-    depth, heads, window, ratio
-        Swin blocks of Net1, their heads, window edge in code cells, and MLP ratio.
-    noise_weighted
-        Whether the data term is weighted by each band's noise; False is the paper's network.
-    evaluations, tolerance
-        Most evaluations of f in inference, and the relative residual at which a patch counts as converged.
-    frontend
-        What a patch holds: ``windows`` of neighbouring bands, or ``eigen``-images.
-    shrink
-        Factor on the codes at each step, in (0, 1]; 1 is the paper's network.
-    wiener
-        Whether the reconstruction leads to the pilot of a Wiener filter (`hsidenoise.model.dct`) or is the answer.
-    gains
-        Width of the networks that correct the gains of that filter of eigen-images (`hsidenoise.model.gains`); 0 leaves
-        them as they are.
-    """
-
-    bands: int = 31
-    shared: int = 192
-    local: int = 96
-    kernel: int = 9
-    stride: int = 7
-    depth: int = 4
-    heads: int = 16
-    window: int = 4
-    ratio: int = 4
-    noise_weighted: bool = False
-    evaluations: int = 20
-    tolerance: float = 1e-3
-    frontend: str = "windows"
-    shrink: float = 1.0
-    wiener: bool = False
-    gains: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse shapes that no network has: configurations come from files too.
-
-        Raises
-        ------
-        ValueError
-            Names the field.
-        """
-        for name, most in LIMITS.items():
-            value = getattr(self, name)
-            least = 0 if name == "gains" else 1
-            if type(value) is not int or not least <= value <= most:
-                raise ValueError(f"{name} {value!r} is not a whole number from {least} to {most}")
-        if not isinstance(self.tolerance, float | int) or not 0 <= self.tolerance < 1:
-            raise ValueError(f"tolerance {self.tolerance!r} is not between 0 and 1")
-        if self.frontend not in FRONTENDS:
-            raise ValueError(f"frontend {self.frontend!r} is not one of {', '.join(FRONTENDS)}")
-        if not isinstance(self.shrink, float | int) or not 0 < self.shrink <= 1:
-            raise ValueError(f"shrink {self.shrink!r} is not in (0, 1]")
-        if type(self.wiener) is not bool:
-            raise ValueError(f"wiener {self.wiener!r} is not true or false")
-        if self.stride > self.kernel:
-            raise ValueError(f"stride {self.stride} leaves pixels that no atom of {self.kernel} pixels covers")
-        if self.shared % self.heads:
-            raise ValueError(f"{self.shared} atoms do not divide into {self.heads} heads")
-
-
-FRONTENDS = ("windows", "eigen")
-
-#: The largest value of each field of a `Config`.
-LIMITS = {
-    "bands": 512, "shared": 1024, "local": 512, "kernel": 64, "stride": 64, "depth": 16, "heads": 64, "window": 32,
-    "ratio": 8, "evaluations": 1000, "gains": 1024,
-}  # fmt: skip
 
 #: Sigma added in quadrature to every band's: no band is trusted beyond it.
 NOISE_FLOOR = 0.003
@@ -137,19 +56,6 @@ LEARNED_STEPS = (2, 2)
 
 #: Rms of codes below which training does not ask how well the solver found them: what is all noise has none.
 FAINT = 0.25
-
-#: The named configurations: the paper's, and one for two CPU cores (chosen in docs/models.md).
-CONFIGS: dict[str, Config] = {
-    "decsc": Config(),
-    "compact": Config(
-        shared=128, local=32, kernel=8, stride=4, depth=2, heads=8, ratio=2, noise_weighted=True, evaluations=6,
-        wiener=True,
-    ),
-    "eigen": Config(
-        bands=16, shared=128, local=32, kernel=8, stride=4, depth=2, heads=8, ratio=2, evaluations=12,
-        frontend="eigen", shrink=0.7, wiener=True, gains=64,
-    ),
-}  # fmt: skip
 
 
 class Packed(NamedTuple):
@@ -312,21 +218,23 @@ class DECSC(nn.Module):
         )
 
     def step(self, y: Tensor, z: State, packed: Packed) -> State:
-        """One evaluation of f (eq. 20): S first, then H with the new S.
+        """One evaluation of f (eq. 20): S first, then H with the new S. Under autocast Net1 and Net2 alone are rounded.
 
         `y` is space to depth, (N, B, h, w, s^2), arranged for the dictionaries; `z` is S (N, h', w', shared) and
         H (N, B, h', w', local).
         """
         s, h = z
         apply = self.dictionaries
-        left = minus(y, apply.spread(s, packed.spread_shared, h, packed.spread_local))
-        before = s
-        s = apply.analyse_shared(weigh(left, packed.weight), packed.analyse_shared, s)
-        s = self.net1(layers.soft_threshold(s, packed.theta_shared))
+        with exactly(y.device):
+            left = minus(y, apply.spread(s, packed.spread_shared, h, packed.spread_local))
+            before = s
+            s = apply.analyse_shared(weigh(left, packed.weight), packed.analyse_shared, s)
+        s = self.net1(layers.soft_threshold(s, packed.theta_shared)).float()
         s = s if self.config.shrink == 1 else s * self.config.shrink
-        left = minus(left, apply.spread_shared(s - before, packed.spread_shared))  # y - K S - D H, S the new one
-        h = apply.analyse_local(weigh(left, packed.weight), packed.analyse_local, h)
-        h = packed.enhancement(h, packed.theta_local, packed.gate)
+        with exactly(y.device):
+            left = minus(left, apply.spread_shared(s - before, packed.spread_shared))  # y - K S - D H, S the new one
+            h = apply.analyse_local(weigh(left, packed.weight), packed.analyse_local, h)
+        h = packed.enhancement(h, packed.theta_local, packed.gate).float()
         h = h if self.config.shrink == 1 else h * self.config.shrink
         return s, h
 
@@ -351,6 +259,7 @@ class DECSC(nn.Module):
         tolerance: float | None = None,
         shift: tuple[int, int] = (0, 0),
         phantom_steps: int = 0,
+        filtered: bool = True,
     ) -> Solved:
         """Denoise patches, with all that training looks at.
 
@@ -367,6 +276,8 @@ class DECSC(nn.Module):
             Moves the code grid by this many pixels (rows, columns).
         phantom_steps
             Unrolled steps that carry the gradient (`hsidenoise.model.deq.phantom`).
+        filtered
+            Whether the last filter, where the network has one, is applied.
         """
         c = self.config
         grid = Grid.over(y.shape[-2], y.shape[-1], c.kernel, c.stride, shift)
@@ -384,7 +295,7 @@ class DECSC(nn.Module):
         with torch.no_grad():
             frozen = self.pack(sigma)
         z, convergence = fixed_point(
-            lambda z: _float(self.step(cells, z, frozen)),
+            lambda z: self.step(cells, z, frozen),
             z0,
             evaluations=c.evaluations if evaluations is None else evaluations,
             tolerance=c.tolerance if tolerance is None else tolerance,
@@ -392,26 +303,37 @@ class DECSC(nn.Module):
         drift = convergence.residual
         if phantom_steps:
             packed = self.pack(sigma)
-            z, drift = phantom(lambda z: _float(self.step(cells, z, packed)), z, steps=phantom_steps, floor=FAINT)
-        s, h = z
-        shared = apply.shared(self.masked("shared", "reconstruction", b), transpose=True)
-        local = apply.local(self.masked("local", "reconstruction"), transpose=True)
-        x = apply.spread(s, shared, h, local)
-        x = pilot = grid.from_cells(apply.restore(x.float()))
-        if c.wiener:
-            if c.frontend == "eigen":
-                threshold = None if self.gains is None else self.gains.threshold
-                pilot = pilot + dct_threshold(y - pilot, THRESHOLD, learned=threshold)
-                x = refine(y, pilot, self.gains, LEARNED_STEPS if self.training else STEPS[1:])
-            else:
-                level = sigma[:, :, None, None].clamp_min(LEAST_LEVEL)
-                x = level * local_wiener(y / level, pilot / level, STEPS[0], SHARED)
+            z, drift = phantom(lambda z: self.step(cells, z, packed), z, steps=phantom_steps, floor=FAINT)
+        with exactly(y.device):
+            pilot = grid.from_cells(apply.restore(self._reconstructed(z)))
+            x, pilot = self._filtered(y, pilot, sigma) if c.wiener and filtered else (pilot, pilot)
         return Solved(x, pilot, drift, convergence)
+
+    def _reconstructed(self, z: State) -> Tensor:
+        """What the codes explain (eq. 21), in cells."""
+        s, h = z
+        shared = self.dictionaries.shared(self.masked("shared", "reconstruction", h.shape[1]), transpose=True)
+        local = self.dictionaries.local(self.masked("local", "reconstruction"), transpose=True)
+        return self.dictionaries.spread(s, shared, h, local)
+
+    def _filtered(self, y: Tensor, pilot: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """The last filter's result, and what guided it."""
+        if self.frontend == "eigen":
+            threshold = None if self.gains is None else self.gains.threshold
+            pilot = pilot + dct_threshold(y - pilot, THRESHOLD, learned=threshold)
+            return refine(y, pilot, self.gains, LEARNED_STEPS if self.training else STEPS[1:]), pilot
+        level = sigma[:, :, None, None].clamp_min(LEAST_LEVEL)
+        return level * local_wiener(y / level, pilot / level, STEPS[0], SHARED), pilot
 
 
 def weigh(residual: Tensor, weight: Tensor | None) -> Tensor:
     """The residual times each band's weight; as it is where bands are not weighted."""
     return residual if weight is None else residual * weight
+
+
+def exactly(device: torch.device) -> torch.autocast:
+    """No autocast: a residual's rounding would go into the codes at each step."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def minus(x: Tensor, fresh: Tensor) -> Tensor:
@@ -434,7 +356,3 @@ def rebanded(network: DECSC, bands: int) -> DECSC:
         state[f"shared.{name}"] = atoms.transpose(1, 2).reshape(-1, bands, *network.shared[name].shape[2:])
     other.load_state_dict(state)
     return other
-
-
-def _float(z: State) -> State:
-    return tuple(part.float() for part in z)

@@ -189,7 +189,7 @@ class DetailEnhancement(nn.Module):
         x = soft_threshold(h, theta)
         detail = F.relu_(conv3d(torch.asinh(x) if self.squash else x, *difference))
         x = x + detail if torch.is_grad_enabled() else detail.add_(x)
-        gate = conv3d(F.relu_(conv3d(torch.asinh(x) if self.squash else x, *squeeze)), *expand)
+        gate = conv3d(F.relu_(conv3d(torch.asinh(x) if self.squash else x, *squeeze)), *expand).float()
         if gate_bias is not None:
             gate = gate.add_(gate_bias)
         gate = gate.sigmoid_()

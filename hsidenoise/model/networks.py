@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from . import decsc
-from .decsc import DECSC, Config
+from .configs import CONFIGS, Config
+from .decsc import DECSC
 from .shrinkage import Shrinkage, ShrinkageConfig
 
 Network: TypeAlias = DECSC | Shrinkage
@@ -17,12 +18,18 @@ SHRINKAGE = "shrinkage"
 
 def architectures() -> tuple[str, ...]:
     """All names."""
-    return (*decsc.CONFIGS, SHRINKAGE)
+    return (*CONFIGS, SHRINKAGE)
 
 
 def build(arch: str, init: str = "frame") -> Network:
     """A fresh network; `init` is how a DECSC starts (`hsidenoise.model.decsc.DECSC`)."""
     return Shrinkage(ShrinkageConfig()) if arch == SHRINKAGE else decsc.build(arch, init)
+
+
+def has_plain_filter(arch: str) -> bool:
+    """Whether its result is filtered at last by a formula, and the network could be judged without."""
+    config = CONFIGS.get(arch)
+    return config is not None and config.wiener and not config.gains
 
 
 def shaped(arch: str, config: Mapping[str, Any]) -> Network:
