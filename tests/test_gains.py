@@ -62,6 +62,19 @@ def test_what_stands_far_above_the_noise_stays(strength):
         assert (x - strong).square().mean().sqrt() < 1.5
 
 
+def test_gains_can_be_weakened_to_the_formulas():
+    _, noisy = images()
+    network = Shrinkage(ShrinkageConfig(gains=16)).eval()
+    network.gains = unsettled()
+    with torch.no_grad():
+        plain, full = Dct()(noisy)[0], network(noisy)[0]
+        network.gains.weaken(0.5)
+        half = network(noisy)[0]
+        network.gains.weaken(0)
+        torch.testing.assert_close(network(noisy)[0], plain, rtol=0, atol=2e-3)
+    assert 0.1 < (half - plain).norm() / (full - plain).norm() < 0.9
+
+
 def test_gains_learn():
     clean, noisy = images()
     network = Shrinkage(ShrinkageConfig(gains=16)).train()

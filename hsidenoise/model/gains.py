@@ -99,6 +99,13 @@ class Gains(nn.Module):
         self.threshold = ThresholdGains(width)
         self.first, self.second = WienerGains(width), WienerGains(width)
 
+    @torch.no_grad()
+    def weaken(self, share: float) -> None:
+        """Keep this share of all corrections: 0 leaves the formulas alone. What other scenes taught is not sure."""
+        for part in (self.threshold, self.first, self.second):
+            for parameter in part.layers[-1].parameters():
+                parameter.mul_(share)
+
 
 def _layers(fan_in: int, width: int, fan_out: int) -> nn.Sequential:
     last = nn.Linear(width, fan_out)
