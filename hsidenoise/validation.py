@@ -118,9 +118,10 @@ def measure_halo(model: Network, scenes: Sequence[Scene]) -> int:
 
     Compares whole windows with the same windows cut in two; rms over rows and bands against the network's own. A solver
     that stops short of the fixed point does so elsewhere in another patch: twice what that makes far from the cut
-    is no effect of the cut.
+    is no effect of the cut. Nor is what another grid of codes makes: the cut is where the network repeats itself.
     """
     worst = 0
+    at = max(32 // model.period, 1) * model.period
     for _, clean in val_windows([s for s in scenes if min(s.cube.shape[1:]) >= 96][:4], judged(model)[0]):
         noisy = add_noise(clean, "g55", np.random.default_rng(0))
         sigma = (noisy - clean).std((1, 2))
@@ -128,9 +129,9 @@ def measure_halo(model: Network, scenes: Sequence[Scene]) -> int:
             eigen = _learn(noisy, sigma)
             noisy, clean = (eigen.project(x)[: model.bands] for x in (noisy, clean))
             sigma = np.ones(len(noisy))
-        whole = _network(model, noisy, sigma)[:, :, 32:]
-        cut = _network(model, np.ascontiguousarray(noisy[:, :, 32:]), sigma)
-        error = np.sqrt(np.square(whole - clean[:, :, 32:]).mean())
+        whole = _network(model, noisy, sigma)[:, :, at:]
+        cut = _network(model, np.ascontiguousarray(noisy[:, :, at:]), sigma)
+        error = np.sqrt(np.square(whole - clean[:, :, at:]).mean())
         effect = np.sqrt(np.square(whole - cut).mean((0, 1)))
         beyond = np.flatnonzero(effect > max(0.1 * error, 2 * np.median(effect[len(effect) // 2 :])))
         worst = max(worst, int(beyond.max()) + 1 if beyond.size else 0)

@@ -306,3 +306,17 @@ def test_half_precision_rounds_the_two_networks_alone():
     assert exact.convergence.residual < 1e-4
     assert rounded.convergence.residual < 3e-3
     assert (rounded.x - exact.x).norm() < 0.01 * exact.x.norm()
+
+
+@pytest.mark.parametrize(("kernel", "stride", "wiener"), [(9, 7, True), (9, 7, False), (8, 4, True), (6, 3, True)])
+def test_after_its_period_the_network_repeats_itself(kernel, stride, wiener):
+    """Tiles begin at multiples of it: what is far from a tile's edge must not depend on where the tile began."""
+    torch.manual_seed(0)
+    network = DECSC(replace(TINY, kernel=kernel, stride=stride, wiener=wiener)).eval()
+    at, reach = network.period, 50
+    y = torch.rand(1, 5, 20, at + 2 * reach)
+    sigma = torch.full((1, 5), 0.1)
+    whole, cut = (network(part, sigma, evaluations=1)[0] for part in (y, y[..., at:]))
+    torch.testing.assert_close(cut[..., reach:], whole[..., at + reach :], rtol=0, atol=1e-5)
+    elsewhere = network(y[..., at - 1 :], sigma, evaluations=1)[0][..., 1:]
+    assert (elsewhere[..., reach:] - whole[..., at + reach :]).abs().max() > 1e-3

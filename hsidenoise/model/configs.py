@@ -90,7 +90,8 @@ LIMITS = {
 CONFIGS: dict[str, Config] = {
     "decsc": Config(),
     "compact": Config(
-        shared=128, local=32, depth=2, heads=8, ratio=2, noise_weighted=True, evaluations=16, shrink=0.9, wiener=True,
+        shared=128, local=32, kernel=8, stride=4, depth=2, heads=8, ratio=2, noise_weighted=True, evaluations=6,
+        wiener=True,
     ),
     "eigen": Config(
         bands=16, shared=128, local=32, kernel=8, stride=4, depth=2, heads=8, ratio=2, evaluations=12,

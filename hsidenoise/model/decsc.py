@@ -158,8 +158,9 @@ class DECSC(nn.Module):
 
     @property
     def period(self) -> int:
-        """Pixels after which the network repeats itself: code grid times attention window."""
-        return self.config.stride * self.config.window
+        """Pixels after which the network repeats itself: code grid times attention window, and the filter's bases."""
+        codes = self.config.stride * self.config.window
+        return math.lcm(codes, STEPS[0] * SHARED) if self.config.wiener and self.frontend == "windows" else codes
 
     @property
     def floats_per_pixel(self) -> float:
