@@ -236,7 +236,7 @@ class Run:
             )
         error = band_error(found.x, back, clean) + rest
         loss = torch.log(error).mean() if options.loss == "log" else error.mean()
-        if model.config.gains and not options.unfiltered:
+        if model.config.gains:
             loss = loss + PILOT * torch.log(band_error(found.pilot, back, clean) + rest).mean()
         if options.loss == "log":
             loss = loss + DRIFT * found.drift.mean()

@@ -29,9 +29,8 @@ class ShrinkageConfig:
     bands: int = Dct.bands
     gains: int = 64
 
-    #: What the training of a network with a solver asks for: there is nothing to solve, and nothing to damp.
+    #: What the training of a network with a solver asks for: there is nothing to solve.
     evaluations = 1
-    shrink = 1.0
 
     def __post_init__(self) -> None:
         """Refuse shapes that no network has: configurations come from files too.
