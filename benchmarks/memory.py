@@ -51,6 +51,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         for rows in given.rows:
             scene = folder / f"scene_{rows}.tif"
             if not scene.exists():

@@ -18,6 +18,8 @@ Mask = NDArray[np.bool_]
 
 #: A value is suspect that this share of a band's samples has, and ten times as many as its neighbours in value.
 SHARE, PEAK = 0.005, 10
+#: Those neighbours, in the order of the values that a band has.
+NEAR = np.array([0, 1, 2, 3, 4, 6, 7, 8, 9, 10])
 #: Suspect values that lie scattered are impulses; in patches they are saturation or clamped shadows, which stay.
 CLUSTERED = 0.3
 #: Share of a band that is one patch of one value, beyond which its stripes cannot be told from the patch.
@@ -178,19 +180,17 @@ def recurring(sample: NDArray[np.float32], valid: Mask) -> tuple[tuple[NDArray[n
     patch = np.zeros(sample.shape, bool)
     dead = np.zeros((bands, cols), bool)
     for b in range(bands):
-        values, index, count = np.unique(sample[b], return_inverse=True, return_counts=True)
-        index = np.where(valid[b], index.reshape(rows, cols), -1)
-        count = np.bincount(index[valid[b]], minlength=len(values))
-        total = max(int(valid[b].sum()), 1)
+        values, count = np.unique(sample[b][valid[b]], return_counts=True)
+        total = max(int(count.sum()), 1)
         if len(count) < 12:  # no measurement: classes, flags
             stuck.append(np.empty(0, np.float32))
             continue
-        around = np.pad(count, 5, mode="reflect")
-        usual = np.median([around[i : i + len(count)] for i in range(11) if i != 5], axis=0)
-        suspect = (count > SHARE * total) & (count > PEAK * usual) & (count >= ROWS)
+        around = np.pad(count, len(NEAR) // 2, mode="reflect")
+        often = np.flatnonzero((count > SHARE * total) & (count >= ROWS))
+        usual = np.median(around[often[:, None] + NEAR], axis=1)
         found = []
-        for v in np.flatnonzero(suspect):
-            here = index == v
+        for v in often[count[often] > PEAK * usual]:
+            here = valid[b] & (sample[b] == values[v])
             if count[v] > FLAT * total and _clustered(here):
                 patch[b] |= here
             if rows >= ROWS:

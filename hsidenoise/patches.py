@@ -211,7 +211,7 @@ class Prefetch:
     start, stop, size
         Steps, and patches in a batch.
     workers
-        Threads or processes; by default one for each core, 8 at most.
+        Threads or processes; by default one for each core, 16 at most.
     processes
         Which of the two.
     """
@@ -220,7 +220,7 @@ class Prefetch:
         self, sampler: Draws, start: int, stop: int, size: int, workers: int = 0, *, processes: bool = False
     ) -> None:
         self.sampler, self.start, self.stop, self.size = sampler, start, stop, size
-        self.workers = workers or min(os.cpu_count() or 2, 8)
+        self.workers = workers or min(os.cpu_count() or 2, 16)
         self.processes = processes
         self.waited = self.elapsed = 0.0
 

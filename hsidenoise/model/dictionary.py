@@ -7,6 +7,7 @@ many uses.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Protocol
 
@@ -203,6 +204,13 @@ class Gathered:
 def _add_three_bands(out: Tensor, x: Tensor, ready: Tensor) -> Tensor:
     """Add to `out`, (N, B, h, w, C'), (N, B, h, w, C) times a matrix for each of the bands before, here and after."""
     n, bands, h, w, channels = x.shape
+    if x.device.type == "cpu" and not torch.is_grad_enabled():
+        # Band by band: what is added to stays in the cache for all three.
+        x, total = x.reshape(n * bands, h * w, channels), out.view(n * bands, h * w, -1)
+        for i, step in itertools.product(range(n * bands), (-1, 0, 1)):
+            if 0 <= i % bands + step < bands:
+                total[i].addmm_(x[i + step], ready[1 + step, 0])
+        return out
     x, total = x.reshape(n, -1, channels), out.view(n, bands * h * w, -1)
     before, here, after = ready.expand(-1, n, -1, -1)
     total.baddbmm_(x, here)
