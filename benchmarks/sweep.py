@@ -1,6 +1,6 @@
 """Shapes of a network: each gets the same short training from its own start, then quality against time.
 
-    python benchmarks/sweep.py TRAIN.h5... --val VAL.h5 -o build/sweep [--steps 120] [--base compact] [--only ...]
+    python benchmarks/sweep.py TRAIN.h5... --val VAL.h5 -o build/sweep [--steps 120] [--base windows] [--only ...]
 
 Every shape is the base with one thing changed. All see the same patches in the same order. Short trainings rank shapes
 by how soon they learn; they say little of what hours would make of them. MPSNR is of the validation of `hsidenoise
@@ -23,6 +23,10 @@ from hsidenoise.model.weights import find, load
 from hsidenoise.settings import TrainOptions
 from hsidenoise.train import train
 
+#: The base that the table in docs/models.md is of: a small network of windows.
+WINDOWS = Config(
+    shared=128, local=32, kernel=8, stride=4, depth=2, heads=8, ratio=2, noise_weighted=True, evaluations=6, wiener=True
+)
 #: What is changed of the base, and how it starts.
 SHAPES: dict[str, dict[str, int | bool]] = {
     "base": {},
@@ -69,10 +73,11 @@ def main() -> None:
     parser.add_argument("--val", type=Path, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=120)
-    parser.add_argument("--base", default="compact")
+    parser.add_argument("--base", choices=["windows", *CONFIGS], default="windows")
     parser.add_argument("--patterns", default="g15,g55,corr")
     parser.add_argument("--only", nargs="+", choices=SHAPES, default=list(SHAPES))
     given = parser.parse_args()
+    CONFIGS.setdefault("windows", WINDOWS)
     torch.set_num_threads(1)
     given.output.mkdir(parents=True, exist_ok=True)
     print(f"{'shape':16} {'parameters':>10} {'s/MVoxel':>8} " + " ".join(f"{p:>6}" for p in given.patterns.split(",")))

@@ -36,15 +36,18 @@ STEPS = ((4, 4, 4), (3, 3, 3), (2, 2, 2), (2, 2, 1), (1, 1, 1))
 Denoiser = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def network(model: DECSC, evaluations: int, shifts: tuple[tuple[int, int], ...]) -> Denoiser:
-    """A network's mean over shifts of the code grid."""
+class Shifted(torch.nn.Module):
+    """A network's mean over shifts of the code grid, after so many evaluations."""
 
-    def denoise(noisy: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-        y, s = torch.from_numpy(noisy)[None], torch.from_numpy(sigma)[None]
-        found = [model(y, s, evaluations=evaluations, tolerance=0.0, shift=shift)[0] for shift in shifts]
-        return torch.stack(found).mean(0)[0].numpy()
+    def __init__(self, model: DECSC, evaluations: int, shifts: tuple[tuple[int, int], ...]) -> None:
+        super().__init__()
+        self.model, self.evaluations, self.shifts = model, evaluations, shifts
+        self.frontend, self.bands = model.frontend, model.bands
 
-    return denoise
+    def forward(self, y: torch.Tensor, sigma: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """As the network's."""
+        told = {"evaluations": self.evaluations, "tolerance": 0.0}
+        return torch.stack([self.model(y, sigma, shift=shift, **told)[0] for shift in self.shifts]).mean(0), None
 
 
 class Stepped(dct.Dct):
@@ -70,7 +73,10 @@ def methods(name: str) -> dict[tuple[str, str], Denoiser]:
         order = tuple(Engine(model, card, pick("cpu"), shifts).shifts)
         for evaluations in EVALUATIONS if shifts == 1 else EVALUATIONS[2:4]:
             curve = f"{name}, {shifts} shift{'s' * (shifts > 1)}"
-            found[curve, f"{evaluations} evaluations"] = network(model, evaluations, order)
+            found[curve, f"{evaluations} evaluations"] = partial(
+                apply, Shifted(model, evaluations, order)
+            )
+    found["shrinkage", "as it is"] = partial(apply, load(find("shrinkage"))[0])
     for steps in STEPS:
         found["dct", "steps " + ", ".join(map(str, steps))] = partial(apply, Stepped(steps))
     return found

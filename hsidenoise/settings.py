@@ -115,7 +115,7 @@ class EvaluateOptions:
 class TrainOptions:
     """What ``train`` can be told, beyond the data and the output."""
 
-    arch: str = option("compact", "Network: compact, decsc (the paper's), eigen, shrinkage.")
+    arch: str = option("compact", "Network: compact, decsc (the paper's), shrinkage.")
     init: str = option("frame", "Start from a tight DCT frame, or from the paper's draw: frame or kaiming.")
     start: str = option("", "Begin with these weights, a name or a .safetensors file, in place of --init.")
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
@@ -130,6 +130,7 @@ class TrainOptions:
     loss: str = option("log", "log: mean logarithm of each patch's squared error, as PSNR weighs it; mse: the paper's.")
     unrolled: int = option(3, "Steps of the phantom gradient; the paper's 5 costs more.")
     evaluations: int = option(0, "Evaluations of f in all; 0 is as many as the network is given later.")
+    drift: float = option(3.0, "Weight of the solver's residual in the loss log: more has it come to rest sooner.")
     unfiltered: bool = option(False, "Judge what guides the network's last filter, not its result: faster.")
     patterns: str = option("g15,g55,g95,mixture,corr", "Noise patterns, drawn with equal chance.")
     seed: int = option(0, "Seed of everything random.")

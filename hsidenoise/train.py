@@ -23,7 +23,7 @@ from torch import Tensor
 from . import progress
 from .device import pick
 from .errors import TrainingError, UsageError, WeightsError
-from .model.networks import SHRINKAGE, Network, architectures, build, has_plain_filter
+from .model.networks import SHRINKAGE, Network, architectures, build, ends_in_filter
 from .model.shrinkage import Shrinkage
 from .model.weights import (
     BUILT_IN_CARD,
@@ -43,8 +43,6 @@ from .validation import measure_floor, measure_halo, validate
 
 EMA = 0.998
 WARM_UP = 100
-#: Weight of the residual at the fixed point in the loss `log`: without it the solver does not come to rest.
-DRIFT = 3.0
 #: Weight of the pilot's own error: a filter that is learned makes up for most of it, and hides it from the codes.
 PILOT = 0.3
 
@@ -122,7 +120,7 @@ def train(data: Sequence[Path], output: Path, options: TrainOptions, *, quiet: b
 
 
 def begin(model: Network, start: str) -> None:
-    """Give a network the weights of that name, or of a file.
+    """Give a network the weights of that name, or of a file; those of another network that is a part of it will do.
 
     Raises
     ------
@@ -133,7 +131,7 @@ def begin(model: Network, start: str) -> None:
     if not isinstance(source, Network):
         raise WeightsError(f"--start {start}: has no weights")
     try:
-        model.load_state_dict(source.state_dict())
+        model.load_state_dict(model.state_dict() | source.state_dict())
     except RuntimeError as error:
         raise WeightsError(f"--start {start}: is not a network of this shape") from error
 
@@ -149,8 +147,10 @@ def _check(output: Path, options: TrainOptions) -> None:
         raise UsageError(f"--loss {options.loss}: not log or mse")
     if options.evaluations < 0:
         raise UsageError(f"--evaluations {options.evaluations}: 0 or more")
-    if options.unfiltered and not has_plain_filter(options.arch):
-        raise UsageError(f"--unfiltered: {options.arch} has no last filter, or one that learns too")
+    if not options.drift >= 0:
+        raise UsageError(f"--drift {options.drift:g}: 0 or more")
+    if options.unfiltered and not ends_in_filter(options.arch):
+        raise UsageError(f"--unfiltered: {options.arch} is not a network whose codes lead to a last filter")
     unknown = set(options.patterns.split(",")) - set(PATTERNS)
     if unknown:
         raise UsageError(f"--patterns {','.join(sorted(unknown))}: not among {', '.join(PATTERNS)}")
@@ -239,8 +239,8 @@ class Run:
         if model.config.gains:
             loss = loss + PILOT * torch.log(band_error(found.pilot, back, clean) + rest).mean()
         if options.loss == "log":
-            loss = loss + DRIFT * found.drift.mean()
-        gradients = torch.autograd.grad(loss, list(model.parameters()))
+            loss = loss + options.drift * found.drift.mean()
+        gradients = torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True)
         return gradients, {
             "loss": loss.detach(),
             "error": error.detach(),
@@ -348,7 +348,8 @@ def describe(model: Network, judges: Sequence[Scene], run: Run, table: dict[str,
     """The card of freshly trained weights; floor and halo are measured on `judges`."""
     options = run.options
     told = {k: v for k, v in run.identity().items() if k not in run.seen()}
-    exact = isinstance(model, Shrinkage)  # its patches reach as far as those it was made of
+    # Filters of eigen-images reach as far as the weight-free model's, codes no less far than is measured.
+    reach = BUILT_IN_CARD.halo if model.config.gains else 0
     return Card(
         name=run.path.stem,
         arch=options.arch,
@@ -356,7 +357,7 @@ def describe(model: Network, judges: Sequence[Scene], run: Run, table: dict[str,
         normalisation=EIGEN_NORMALISATION if model.frontend == "eigen" else WINDOWS_NORMALISATION,
         noise=tuple(options.patterns.split(",")),
         floor=0.0 if model.frontend == "eigen" else round(measure_floor(model, judges), 5),
-        halo=BUILT_IN_CARD.halo if exact else measure_halo(model, judges),
+        halo=reach if isinstance(model, Shrinkage) else max(measure_halo(model, judges), reach),
         training={
             "steps": run.step,
             "hours": round(run.seconds / 3600, 2),

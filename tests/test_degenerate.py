@@ -58,7 +58,7 @@ HARD = {"one_row": 0.6, "two_rows": 0.5, "below_a_patch": 0.7, "striped": 0.6, "
 
 @pytest.fixture(scope="module")
 def engines(weights: str) -> dict[str, Engine]:
-    return {name: Engine(*load(find(file)), pick("cpu"), 1) for name, file in (("dct", "dct"), ("compact", weights))}
+    return {name: Engine(*load(find(file)), pick("cpu"), 1) for name, file in (("dct", "dct"), ("windows", weights))}
 
 
 def denoised(scene: Scene, engine: Engine) -> tuple[NDArray[Any], NDArray[np.bool_], Job]:
@@ -77,7 +77,7 @@ def errors(pixels: NDArray[Any], scene: Scene) -> NDArray[np.float64]:
     return np.sqrt(np.square(off).sum((1, 2)) / np.maximum(scene.judged.sum((1, 2)), 1))
 
 
-@pytest.mark.parametrize("model", ["dct", "compact"])
+@pytest.mark.parametrize("model", ["dct", "windows"])
 @pytest.mark.parametrize("name", SCENES)
 def test_result_is_sensible(name, model, engines, trusting):
     scene = SCENES[name]()
@@ -92,7 +92,7 @@ def test_result_is_sensible(name, model, engines, trusting):
         assert set(job.passed.values()) == {LEFT[name]}
         return
     assert set(job.passed.values()) <= {CONSTANT}
-    if model == "compact":  # untrained: it is no denoiser
+    if model == "windows":  # untrained: it is no denoiser
         return
     usual = [b for b in job.denoised if b not in SPECIAL.get(name, ())]
     left, was = errors(out, scene)[usual], errors(before, scene)[usual]

@@ -26,8 +26,8 @@ GEOTIFF: dict[str, Any] = {"driver": "GTiff", "crs": "EPSG:32632", "transform": 
 def network(**changes: Any) -> DECSC:
     """An untrained network: started as a frame, it takes a third of white noise away in three evaluations."""
     torch.manual_seed(0)
-    tiny = {"shared": 16, "local": 8, "heads": 2, "depth": 1, "evaluations": 3, "wiener": False}
-    return build("compact", **tiny | changes)
+    tiny = {"shared": 16, "local": 8, "kernel": 8, "stride": 4, "heads": 2, "depth": 1, "ratio": 2, "evaluations": 3}
+    return build("decsc", **tiny | {"noise_weighted": True} | changes)
 
 
 def contracting() -> DECSC:
@@ -45,7 +45,7 @@ def contracting() -> DECSC:
 def weights(path: Path, model: DECSC | None = None, *, floor: float = 0.0, halo: int = HALO, **changes: Any) -> Path:
     """Save a network (`network` with `changes` by default) with a card of this floor and halo."""
     model = model or network(**changes)
-    save(model, Card(path.stem, "compact", asdict(model.config), noise=("g55",), floor=floor, halo=halo), path)
+    save(model, Card(path.stem, "decsc", asdict(model.config), noise=("g55",), floor=floor, halo=halo), path)
     return path
 
 

@@ -90,11 +90,7 @@ LIMITS = {
 CONFIGS: dict[str, Config] = {
     "decsc": Config(),
     "compact": Config(
-        shared=128, local=32, kernel=8, stride=4, depth=2, heads=8, ratio=2, noise_weighted=True, evaluations=6,
-        wiener=True,
-    ),
-    "eigen": Config(
-        bands=16, shared=128, local=32, kernel=8, stride=4, depth=2, heads=8, ratio=2, evaluations=12,
+        bands=16, shared=64, local=16, kernel=8, stride=4, depth=2, heads=8, ratio=2, evaluations=16,
         frontend="eigen", shrink=0.7, wiener=True, gains=64,
     ),
 }  # fmt: skip

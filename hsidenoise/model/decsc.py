@@ -181,8 +181,6 @@ class DECSC(nn.Module):
         for dictionary, atoms in ((self.shared, shared), (self.local, local)):
             for kernel in dictionary.values():
                 kernel.copy_(atoms)
-            if c.wiener and c.frontend == "eigen":
-                dictionary["reconstruction"].zero_()
         for block in self.net1:
             assert isinstance(block, layers.SwinBlock)
             for last in (block.proj, block.mlp[2]):
@@ -306,8 +304,8 @@ class DECSC(nn.Module):
             packed = self.pack(sigma)
             z, drift = phantom(lambda z: self.step(cells, z, packed), z, steps=phantom_steps, floor=FAINT)
         with exactly(y.device):
-            pilot = grid.from_cells(apply.restore(self._reconstructed(z)))
-            x, pilot = self._filtered(y, pilot, sigma) if c.wiener and filtered else (pilot, pilot)
+            pilot = self._pilot(y, grid.from_cells(apply.restore(self._reconstructed(z))))
+            x = self._filtered(y, pilot, sigma) if c.wiener and filtered else pilot
         return Solved(x, pilot, drift, convergence)
 
     def _reconstructed(self, z: State) -> Tensor:
@@ -317,14 +315,19 @@ class DECSC(nn.Module):
         local = self.dictionaries.local(self.masked("local", "reconstruction"), transpose=True)
         return self.dictionaries.spread(s, shared, h, local)
 
-    def _filtered(self, y: Tensor, pilot: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """The last filter's result, and what guided it."""
+    def _pilot(self, y: Tensor, found: Tensor) -> Tensor:
+        """What guides the last filter: what the codes explain, and of eigen-images what else stands out of noise."""
+        if self.frontend == "windows" or not self.config.wiener:
+            return found
+        threshold = None if self.gains is None else self.gains.threshold
+        return found + dct_threshold(y - found, THRESHOLD, learned=threshold)
+
+    def _filtered(self, y: Tensor, pilot: Tensor, sigma: Tensor) -> Tensor:
+        """The last filter's result."""
         if self.frontend == "eigen":
-            threshold = None if self.gains is None else self.gains.threshold
-            pilot = pilot + dct_threshold(y - pilot, THRESHOLD, learned=threshold)
-            return refine(y, pilot, self.gains, LEARNED_STEPS if self.training else STEPS[1:]), pilot
+            return refine(y, pilot, self.gains, LEARNED_STEPS if self.training else STEPS[1:])
         level = sigma[:, :, None, None].clamp_min(LEAST_LEVEL)
-        return level * local_wiener(y / level, pilot / level, STEPS[0], SHARED), pilot
+        return level * local_wiener(y / level, pilot / level, STEPS[0], SHARED)
 
 
 def weigh(residual: Tensor, weight: Tensor | None) -> Tensor:

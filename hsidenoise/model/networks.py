@@ -26,10 +26,9 @@ def build(arch: str, init: str = "frame") -> Network:
     return Shrinkage(ShrinkageConfig()) if arch == SHRINKAGE else decsc.build(arch, init)
 
 
-def has_plain_filter(arch: str) -> bool:
-    """Whether its result is filtered at last by a formula, and the network could be judged without."""
-    config = CONFIGS.get(arch)
-    return config is not None and config.wiener and not config.gains
+def ends_in_filter(arch: str) -> bool:
+    """Whether its codes lead to the pilot of a filter, and could be judged without."""
+    return arch in CONFIGS and CONFIGS[arch].wiener
 
 
 def shaped(arch: str, config: Mapping[str, Any]) -> Network:
