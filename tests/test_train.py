@@ -312,6 +312,7 @@ def test_options_out_of_range_are_refused(cubes, tmp_path):
         ({"loss": "l1"}, "--loss"),
         ({"patterns": "g15,g77"}, "g77"),
         ({"evaluations": -1}, "--evaluations"),
+        ({"drift": -1.0}, "--drift"),
         ({"photo_share": 0.0}, "--photo-share"),
         ({"photo_share": 1.5}, "--photo-share"),
     ]:

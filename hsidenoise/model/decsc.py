@@ -18,9 +18,9 @@ are damped at each step (the ridge of an elastic net): else it is left open whic
 and the solver creeps.
 
 With ``wiener``, what the dictionaries reconstruct is the pilot of a Wiener filter on the noisy bands or images, all
-together in local bases: codes on a grid of stride 4 know which frequencies a place has, the filter treats all pixels
-alike. For eigen-images the pilot also takes in what else stands out of the noise, and the reconstruction starts at
-zero: as the weight-free model. ``gains`` has the filters learned too (`hsidenoise.model.gains`).
+together in local bases: codes on a coarse grid know which frequencies a place has, the filter treats all pixels
+alike. For eigen-images the pilot also takes in what else stands out of the noise. ``gains`` has the filters learned too
+(`hsidenoise.model.gains`).
 """
 
 from __future__ import annotations
