@@ -74,7 +74,7 @@ def finetune(
     if not isinstance(base, Network):
         raise UsageError(f"--model {options.model}: has no weights to adapt")
     with ExitStack() as stack:
-        cubes = [stack.enter_context(open_cube(s)) for s in scenes]
+        cubes = [stack.enter_context(open_cube(s, options)) for s in scenes]
         reference = stack.enter_context(open_cube(options.reference)) if options.reference else None
         if reference is not None and reference.shape != cubes[0].shape:
             raise UsageError(f"{options.reference}: is {reference.shape}, the scene {cubes[0].shape}")

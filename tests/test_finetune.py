@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 
+import h5py
 import numpy as np
 import pytest
 import tiny
@@ -52,6 +53,18 @@ def test_from_the_noisy_scene_alone(scene, weights, tmp_path):
     result = CliRunner().invoke(app, ["run", str(scene), "-o", str(tmp_path / "clean.tif"), "--model", str(out), "-q"])
     assert result.exit_code == 0
     assert tiny.pixels(tmp_path / "clean.tif").shape == (12, 64, 72)
+
+
+def test_a_scene_is_read_as_told(weights, tmp_path):
+    """One array of several, its axes in another order."""
+    with h5py.File(tmp_path / "two.h5", "w") as file:
+        file["noisy"] = tiny.cube(12, 64, 72).astype(np.float32).transpose(1, 2, 0)
+        file["other"] = np.zeros((8, 9, 10), np.float32)
+    told = {"variable": "noisy", "axes": "yxb", "model": weights, "force": True}
+    card = finetune([str(tmp_path / "two.h5")], tmp_path / "mine.safetensors", **FEW | {"steps": 1}, **told)
+    assert card.config["bands"] == 12
+    with pytest.raises(UsageError, match="several arrays"):
+        finetune([str(tmp_path / "two.h5")], tmp_path / "yours.safetensors", model=weights, **FEW)
 
 
 def test_the_best_of_several_moments_is_kept(scene, weights, tmp_path, monkeypatch):
