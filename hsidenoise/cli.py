@@ -269,8 +269,8 @@ def finetune(
             answer(dataclasses.asdict(card))
         elif not quiet:
             found = card.training["held_back"]
-            talk(f"held back: {found['measure']} {found['before']:.3f} before, {found['after']:.3f} after, "
-                 f"{found['dct']:.3f} with dct")  # fmt: skip
+            talk(f"held back: {found['measure']} {found['before']:.4g} before, {found['after']:.4g} after, "
+                 f"{found['dct']:.4g} with dct")  # fmt: skip
             talk(f"weights: {output}")
 
 

@@ -102,8 +102,8 @@ def finetune(
     held_back["dct"] = judge(own, Engine(*load(BUILT_IN), device, 1))
     if not (sign * after > sign * before or options.force):
         raise TrainingError(
-            f"{output}: not written, the weights got no better on what was held back ({measure(own)} {before:.3f} "
-            f"before, {after:.3f} after); give more or larger scenes or --steps, or --force"
+            f"{output}: not written, the weights got no better on what was held back ({measure(own)} {before:.4g} "
+            f"before, {after:.4g} after); give more or larger scenes or --steps, or --force"
         )
     card = replace(
         card,
