@@ -29,7 +29,7 @@ def test_each_is_verified_has_a_card_and_fits_its_network(name):
     assert card.name == name
     assert card.licence
     assert card.training["hours"] > 0
-    assert set(card.validation) >= set(card.noise)
+    assert set(card.noise) <= set(card.validation) == set(PATTERNS)
     assert card.halo > 0
     assert 0 <= card.floor < 0.05
     assert not any(p.requires_grad for p in network.parameters())
