@@ -41,6 +41,7 @@ from .deq import Convergence, State, fixed_point, phantom
 from .dictionary import dictionaries
 from .gains import Gains
 from .grid import Grid
+from .threads import blocked, in_parts
 
 #: Sigma added in quadrature to every band's: no band is trusted beyond it.
 NOISE_FLOOR = 0.003
@@ -225,13 +226,14 @@ class DECSC(nn.Module):
         s, h = z
         apply = self.dictionaries
         with exactly(y.device):
-            left = minus(y, apply.spread(s, packed.spread_shared, h, packed.spread_local))
+            found = apply.spread(s, packed.spread_shared, h, packed.spread_local)
+            left = minus(y, found, out=found)
             before = s
             s = apply.analyse_shared(weigh(left, packed.weight), packed.analyse_shared, s)
         s = self.net1(layers.soft_threshold(s, packed.theta_shared)).float()
         s = s if self.config.shrink == 1 else s * self.config.shrink
         with exactly(y.device):
-            left = minus(left, apply.spread_shared(s - before, packed.spread_shared))  # y - K S - D H, S the new one
+            left = minus(left, apply.spread_shared(minus(s, before), packed.spread_shared), out=left)  # S the new one
             h = apply.analyse_local(weigh(left, packed.weight), packed.analyse_local, h)
         h = packed.enhancement(h, packed.theta_local, packed.gate).float()
         h = h if self.config.shrink == 1 else h * self.config.shrink
@@ -340,9 +342,13 @@ def exactly(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, enabled=False)
 
 
-def minus(x: Tensor, fresh: Tensor) -> Tensor:
-    """The difference, in the memory of `fresh` where no gradient needs that."""
-    return x - fresh if torch.is_grad_enabled() else torch.sub(x, fresh, out=fresh)
+def minus(x: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
+    """The difference, in the memory of `out` where no gradient needs that."""
+    if not blocked(x):
+        return x - y
+    out = torch.empty_like(x) if out is None else out
+    in_parts(lambda a, b, c: torch.sub(a, b, out=c), x, y, out)
+    return out
 
 
 def build(arch: str, init: str = "frame", **changes: Any) -> DECSC:

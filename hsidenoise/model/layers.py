@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import winograd
+from .threads import blocked, in_parts, share_out
 
 #: Bytes of the queries, keys and values of a strip.
 STRIP = 1 << 22
@@ -39,8 +40,11 @@ def conv3d(x: Tensor, kernel: Tensor, bias: Tensor | None = None, padding: tuple
 
 def soft_threshold(x: Tensor, theta: Tensor) -> Tensor:
     """Shrink towards zero by `theta` >= 0, one threshold per atom (last axis)."""
-    clipped = torch.clamp(x, -theta, theta)
-    return x - clipped if torch.is_grad_enabled() else torch.sub(x, clipped, out=clipped)
+    if not blocked(x):
+        return x - torch.clamp(x, -theta, theta)
+    out = torch.empty_like(x)
+    in_parts(lambda a, t, b: torch.sub(a, torch.clamp(a, -t, t), out=b), x, theta.expand_as(x), out)
+    return out
 
 
 class SwinBlock(nn.Module):
@@ -69,16 +73,22 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, h, w, C) to the same."""
-        n, h, w, c = x.shape
-        row = n * w * self.window * 3 * c * x.element_size()  # of windows: queries, keys and values
-        if torch.is_grad_enabled() or x.device.type != "cpu" or row * h <= STRIP * self.window:
+        if not blocked(x):
             return self.rows(x, self.shift)
-        # Strip by strip: what a whole image takes is mapped afresh every time, which takes longer than to compute it.
-        height = max(STRIP // row, 1) * self.window
+        # In strips: what a whole image takes is mapped afresh every time, which takes longer than to compute it.
+        n, h, w, c = x.shape
+        windows = -(-(h + self.shift) // self.window)
+        row = n * w * self.window * 3 * c * x.element_size()  # of windows: queries, keys and values
+        strips = max(torch.get_num_threads(), windows * row // STRIP)
+        height = -(-windows // strips) * self.window
         stops = [*range(height - self.shift, h, height), h]
         out = torch.empty_like(x)
-        for start, stop in zip([0, *stops], stops, strict=False):
+
+        def strip(span: tuple[int, int]) -> None:
+            start, stop = span
             out[:, start:stop] = self.rows(x[:, start:stop], 0 if start else self.shift)
+
+        share_out(strip, zip([0, *stops], stops, strict=False), x.device)
         return out
 
     def rows(self, x: Tensor, above: int) -> Tensor:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -31,6 +32,32 @@ def side_by_side(work: Callable[[Item], Result], items: Iterable[Item], device: 
             return work(item)
 
     return _pool(threads).map(alone, items)
+
+
+def share_out(work: Callable[[Item], None], items: Iterable[Item], device: torch.device) -> None:
+    """As `side_by_side` for work that puts its results where they belong: threads take the next item by themselves.
+
+    Small items, a millisecond each, would else wait for the thread that hands them out.
+    """
+    left = iter(items)
+
+    def several(_: int) -> None:
+        for item in left:
+            work(item)
+
+    for _ in side_by_side(several, range(torch.get_num_threads()), device):
+        pass
+
+
+def in_parts(work: Callable[..., None], *tensors: Tensor) -> None:
+    """`work` on parts of tensors (N, m, ...), along m, side by side."""
+    parts = zip(*(x.chunk(torch.get_num_threads(), 1) for x in tensors), strict=True)
+    share_out(lambda part: work(*part), parts, tensors[0].device)
+
+
+def blocked(x: Tensor) -> bool:
+    """Whether work on it is worth cutting into blocks: on a CPU, without gradients."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled()
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,39 +1,54 @@
-"""3 x 3 x 3 convolutions in fewer multiplications: Winograd's F(4 x 4, 3 x 3) over rows and columns, direct over bands.
+"""3 x 3 x 3 convolutions in fewer multiplications: Winograd's F(4, 3) along bands, rows and columns.
 
-A tile of 4 x 4 results takes 36 products for each pair of channels in place of 144 (Lavin and Gray, "Fast algorithms
-for convolutional neural networks", CVPR 2016). The transforms are small matrices, applied to rows and columns at once.
+A tile of 4 x 4 x 4 results takes 216 products for each pair of channels in place of 1728 (Lavin and Gray, "Fast
+algorithms for convolutional neural networks", CVPR 2016). The transforms are small matrices, applied to one axis after
+the other. Blocks of tiles are worked on side by side, each by one thread, which finds in its cache what it has made.
+All products are NumPy's: its OpenBLAS has kernels for small matrices, and takes them by strides, where they lie.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from numpy.lib.stride_tricks import as_strided
+from numpy.polynomial.polynomial import polyfromroots, polyvander
+from numpy.typing import NDArray
 from torch import Tensor
 
-#: Results, and samples that they need, along the edge of a tile.
-OUT, IN = 4, 6
-#: Bytes of a transformed strip: temporaries of this size stay in the cache, larger ones are mapped afresh every time.
-STRIP = 5 << 19
+from .threads import share_out
+
+Array = NDArray[np.float32]
+
+#: Results, samples that they need, and taps of the kernel along an edge of a tile.
+OUT, IN, TAPS = 4, 6, 3
+#: Interpolation points besides infinity. Exact in binary, and a tenth of the rounding of the usual 0, 1, -1, 2, -2.
+POINTS = np.array([0, 0.75, -0.75, 1.5, -1.5])
+#: Multiplications below which OpenBLAS does not share a product among threads of its own.
+ALONE = 1 << 18
 #: Channels on either side below which the transforms cost more than they save.
 FEWEST = 48
 
-# The interpolation points are 0, 1, -1, 2, -2 and infinity.
-KERNEL = torch.tensor(
-    [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], dtype=torch.float64
-) / 24  # fmt: skip
-DATA = torch.tensor(
-    [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0],
-     [0, 4, 0, -5, 0, 1]], dtype=torch.float64,
-)  # fmt: skip
-RESULT = torch.tensor(
-    [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], dtype=torch.float64
-)
+
+def _toom_cook() -> tuple[NDArray[np.float64], ...]:
+    """What takes data (6, 6), a kernel (6, 3) and products (4, 6) to products, and to results."""
+    others = [np.delete(POINTS, i) for i in range(len(POINTS))]
+    data = np.zeros((IN, IN))
+    data[:-1, :-1] = [polyfromroots(rest) for rest in others]
+    data[-1] = polyfromroots(POINTS)
+    kernel = polyvander(POINTS, TAPS - 1) / [[np.prod(p - rest)] for p, rest in zip(POINTS, others, strict=True)]
+    result = polyvander(POINTS, OUT - 1).T
+    return data, np.vstack([kernel, np.eye(TAPS)[-1]]), np.hstack([result, np.eye(OUT)[:, -1:]])
 
 
-#: Rows and columns at once, as matrices for flattened tiles.
-DATA_2D, RESULT_2D = torch.kron(DATA, DATA).float(), torch.kron(RESULT, RESULT).float()
+DATA, KERNEL, RESULT = _toom_cook()
+#: What `RESULT` makes a constant of.
+FLAT = np.linalg.pinv(RESULT).sum(1).astype(np.float32)
+DATA, RESULT = DATA.astype(np.float32), RESULT.astype(np.float32)
 
 
 def pays(kernel: Tensor) -> bool:
@@ -43,10 +58,93 @@ def pays(kernel: Tensor) -> bool:
     return wide and kernel.device.type == "cpu" and not plain
 
 
-def transform(kernel: Tensor) -> Tensor:
-    """A kernel (C', C, 3, 3, 3) as `conv3d` takes it, (3, 36, C, C')."""
-    seen = torch.einsum("ai,bj,ocdij->dabco", KERNEL, KERNEL, kernel.double())
-    return seen.flatten(1, 2).float().contiguous()
+def transform(kernel: Tensor) -> Array:
+    """A kernel (C', C, 3, 3, 3) as `conv3d` takes it, (6, 1, 36, C, C')."""
+    seen = np.einsum("ai,bj,ck,onijk->abcno", KERNEL, KERNEL, KERNEL, kernel.double().numpy(), optimize=True)
+    return seen.reshape(IN, 1, IN**2, *seen.shape[3:]).astype(np.float32)
+
+
+def transform_bands(kernel: Tensor) -> Array:
+    """Matrices for the bands before, here and after, (3, C, C'), as `AlongBands` takes them, (6, 1, 1, C, C')."""
+    return np.einsum("ai,ino->ano", KERNEL, kernel.double().numpy())[:, None, None].astype(np.float32)
+
+
+class Scratch(threading.local):
+    """Memory, for each thread its own, that block after block goes through: it stays in the cache."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Array] = {}
+        self._blocks: dict[tuple[int, ...], AlongBands] = {}
+
+    def take(self, name: str, *shape: int) -> Array:
+        """An array of this shape, whose values are whatever was left there."""
+        count = math.prod(shape)
+        held = self._held.get(name)
+        if held is None or len(held) < count:
+            held = self._held[name] = np.empty(count, np.float32)
+        return held[:count].reshape(shape)
+
+    def block(self, bands: int, cells: int, kernel: Array) -> AlongBands:
+        """For so many bands and cells; its views are made once."""
+        key = (bands, cells, *kernel.shape)
+        if key not in self._blocks:
+            self._blocks[key] = AlongBands(self.take, bands, cells, kernel.shape)
+        return self._blocks[key]
+
+
+class AlongBands:
+    """The convolution of a block of cells along bands, each of its P points with a kernel of its own.
+
+    Parameters
+    ----------
+    take
+        Gives memory.
+    bands, cells
+        B and n.
+    shape
+        Of the transformed kernel, (6, 1, P, C, C').
+    """
+
+    def __init__(self, take: Callable[..., Array], bands: int, cells: int, shape: tuple[int, ...]) -> None:
+        *_, points, channels, found = shape
+        groups = -(-bands // OUT)
+        whole = take("planes", OUT * groups + IN - OUT, cells * points * channels)
+        self._edges = whole[0], whole[1 + bands :]
+        #: What is convolved, (B, n, P, C): to be filled.
+        self.data = whole[1 : 1 + bands].reshape(bands, cells, points, channels)
+        spectra = take("spectra", IN, groups, cells * points * channels)
+        products = take("products", IN, groups, cells * points * found)
+        results = take("planes", groups, OUT, cells * points * found)
+        band, one = whole.strides
+        cubes = as_strided(whole, (groups, IN, cells * points * channels), (OUT * band, band, one))
+        self._before = _pieces(cubes), _pieces(spectra.swapaxes(0, 1))
+        self._after = _pieces(products.swapaxes(0, 1)), _pieces(results)
+        rows = _divisor(groups * cells, ALONE // (channels * found))
+        self._spectra = spectra.reshape(IN, -1, rows, points, channels).swapaxes(2, 3)
+        self._products = products.reshape(IN, -1, rows, points, found).swapaxes(2, 3)
+        #: The convolution, (B, n, P, C'): there until `data` is filled again.
+        self.results = results.reshape(groups * OUT, cells, points, found)[:bands]
+
+    def convolve(self, kernel: Array) -> Array:
+        """From `data` to `results`."""
+        for edge in self._edges:
+            edge.fill(0)
+        np.matmul(DATA, self._before[0], out=self._before[1])
+        np.matmul(self._spectra, kernel, out=self._products)
+        np.matmul(RESULT, self._after[0], out=self._after[1])
+        return self.results
+
+
+def _divisor(count: int, most: int) -> int:
+    """The largest divisor of `count` that is no more than `most`, or 1."""
+    return next(i for i in range(max(min(most, count), 1), 0, -1) if count % i == 0)
+
+
+def _pieces(x: Array) -> Array:
+    """(groups, m, n) in pieces along n that are products for one thread, (groups, pieces, m, piece)."""
+    groups, m, n = x.shape
+    piece = _divisor(n, ALONE // IN**2)
+    return as_strided(x, (groups, n // piece, m, piece), (x.strides[0], piece * x.strides[2], *x.strides[1:]))
 
 
 class Sheet:
@@ -66,62 +164,50 @@ class Sheet:
         self.whole = like.new_zeros(bands, n, OUT * rows + 2, OUT * cols + 2, channels)
         #: The codes themselves, (B, N, h, w, C).
         self.inner = self.whole[:, :, 1 : self.height + 1, 1 : self.width + 1]
-        #: The same by tiles, (B, N, rows of tiles, OUT, columns of tiles, OUT, C).
-        self.tiles = torch.unflatten(torch.unflatten(self.whole[:, :, 1:-1, 1:-1], 3, (cols, OUT)), 2, (rows, OUT))
+        whole = self.whole.numpy()
+        band, sample, line, pixel, one = whole.strides
+        apart = (band, sample, OUT * line, OUT * pixel)
+        #: What each tile needs, (B, N, rows, cols, 6, 6 C): they overlap.
+        self.needed = as_strided(whole, (bands, n, rows, cols, IN, IN * channels), (*apart, line, one))
+        #: What each tile is, (B, N, rows, cols, 4, 4, C).
+        self.tiles = as_strided(
+            whole[:, :, 1:, 1:], (bands, n, rows, cols, OUT, OUT, channels), (*apart, line, pixel, one)
+        )
 
     def trim(self) -> Sheet:
         """Zero again what whole tiles reach over the edge of the codes."""
-        self.whole[:, :, self.height + 1 :] = 0
-        self.whole[:, :, :, self.width + 1 :] = 0
+        whole = self.whole.numpy()
+        whole[:, :, self.height + 1 :] = whole[:, :, :, self.width + 1 :] = 0
         return self
 
 
-class Scratch:
-    """Memory that strip after strip, and call after call, goes through: it stays in the cache."""
+def conv3d(x: Sheet, kernel: Array, bias: Tensor, out: Sheet, scratch: Scratch, after: Callable[..., None]) -> None:
+    """The convolution of a sheet with a transformed kernel, written to `out` block by block. Carries no gradient.
 
-    def __init__(self) -> None:
-        self._held: dict[str, Tensor] = {}
-
-    def take(self, name: str, *shape: int, like: Tensor) -> Tensor:
-        """A tensor of this shape, whose values are whatever was left there."""
-        count = math.prod(shape)
-        held = self._held.get(name)
-        if held is None or len(held) < count:
-            held = self._held[name] = like.new_empty(count)
-        return held[:count].view(shape)
-
-
-def conv3d(x: Sheet, kernel: Tensor, bias: Tensor, out: Sheet, scratch: Scratch) -> Iterator[tuple[Tensor, slice]]:
-    """The convolution of a sheet with a transformed kernel, written to `out` strip by strip. Carries no gradient.
-
-    Yields
-    ------
-    codes, rows
-        What was just written, a view (B, N, rows, w, C'), and which rows it is: whoever goes on with it now finds it
-        in the cache.
+    `after` is called with the index of the codes (B, rows, cols, C) that a block has just written, in its thread:
+    whoever goes on with them then finds them in the cache.
     """
-    b, n, rows, _, cols, _, channels = x.tiles.shape
-    found = kernel.shape[-1]
-    row = b * n * cols  # tiles of all bands
-    strips = -(-rows * row * IN**2 * max(channels, found) * x.whole.element_size() // STRIP)
-    height = -(-rows // min(strips, rows))
-    for top in range(0, rows, height):
-        tiles = x.whole[:, :, OUT * top : OUT * (top + height) + IN - OUT].unfold(2, IN, OUT).unfold(3, IN, OUT)
-        here = tiles.shape[2]
-        m = n * here * cols
-        tiles = tiles.permute(5, 6, 0, 1, 2, 3, 4)
-        gathered = scratch.take("gathered", *tiles.shape, like=bias).copy_(tiles)
-        z = scratch.take("spectra", IN**2, (b + 2) * m, channels, like=bias)
-        z[:, :m] = z[:, -m:] = 0  # a band before the first, and one after the last
-        torch.mm(DATA_2D, gathered.view(IN**2, -1), out=z.view(IN**2, -1)[:, m * channels : -m * channels])
-        y = scratch.take("products", IN**2, b * m, found, like=bias)
-        torch.bmm(z[:, m:-m], kernel[1], out=y)
-        y.baddbmm_(z[:, : -2 * m], kernel[0]).baddbmm_(z[:, 2 * m :], kernel[2])
-        done = scratch.take("results", OUT**2, b * m * found, like=bias)
-        done = torch.mm(RESULT_2D, y.view(IN**2, -1), out=done).view(OUT, OUT, b, n, here, cols, found)
-        torch.add(done.permute(2, 3, 4, 0, 5, 1, 6), bias, out=out.tiles[:, :, top : top + here])
-        span = slice(OUT * top, min(OUT * (top + here), x.height))
-        yield out.inner[:, :, span], span
+    bands, samples, rows, cols, *_ = x.tiles.shape
+    channels, found = kernel.shape[-2:]
+    wide = max(ALONE // (-(-bands // OUT) * channels * found), 1)
+    offset = np.outer(FLAT, bias.numpy())
+
+    def work(block: tuple[int, int, int]) -> None:
+        sample, row, start = block
+        stop = min(start + wide, cols)
+        tiles = stop - start
+        along = scratch.block(bands, tiles, kernel)
+        lines = scratch.take("lines", bands, tiles, IN, IN, channels)
+        np.matmul(DATA, x.needed[:, sample, row, start:stop], out=lines.reshape(bands, tiles, IN, -1))
+        np.matmul(DATA, lines, out=along.data.reshape(lines.shape))
+        lines = scratch.take("lines", bands, tiles, OUT, IN, found)
+        planes = along.convolve(kernel).reshape(bands, tiles, IN, -1)
+        np.matmul(RESULT, planes, out=lines.reshape(bands, tiles, OUT, -1))
+        lines += offset
+        np.matmul(RESULT, lines, out=out.tiles[:, sample, row, start:stop])
+        after((slice(None), sample, slice(OUT * row, OUT * (row + 1)), slice(OUT * start, OUT * stop)))
+
+    share_out(work, itertools.product(range(samples), range(rows), range(0, cols, wide)), x.whole.device)
 
 
 class Enhancement:
@@ -140,22 +226,35 @@ class Enhancement:
 
     def __call__(self, h: Tensor, theta: Tensor, gate_bias: Tensor | None) -> Tensor:
         """Codes (N, B, h, w, C) to new ones, in the memory of the old; all calls are for codes of one shape."""
-        codes, theta = h.transpose(0, 1), _bands_first(theta)
+        codes, theta = h.transpose(0, 1), _bands_first(theta, h.shape[1])
         if not self._sheets:
             self._sheets = [Sheet(codes, len(bias)) for _, bias in self._convolutions]
         detail, squeezed, x = self._sheets  # the gate, in its turn, takes the place of x
         difference, squeeze, expand = self._convolutions
-        torch.sub(codes, torch.clamp(codes, -theta, theta, out=x.inner), out=x.inner)
-        for part, rows in conv3d(x.trim(), *difference, detail, self._scratch):
-            part.relu_().add_(x.inner[:, :, rows])
-        for part, _ in conv3d(detail.trim(), *squeeze, squeezed, self._scratch):
-            part.relu_()
-        for part, rows in conv3d(squeezed.trim(), *expand, x, self._scratch):
-            gate = part if gate_bias is None else part.add_(_bands_first(gate_bias))
-            torch.mul(gate.sigmoid_(), detail.inner[:, :, rows], out=codes[:, :, rows])
+
+        def threshold(band: int) -> None:
+            old, limit = codes[band], theta[band]
+            torch.sub(old, torch.clamp(old, -limit, limit), out=x.inner[band])
+
+        def add(here: tuple) -> None:
+            detail.inner[here].relu_().add_(x.inner[here])
+
+        def rectify(here: tuple) -> None:
+            squeezed.inner[here].relu_()
+
+        def gate(here: tuple) -> None:
+            part = x.inner[here]
+            if gate_bias is not None:
+                part.add_(gate_bias.transpose(0, 1)[here[:2]])
+            torch.mul(part.sigmoid_(), detail.inner[here], out=codes[here])
+
+        share_out(threshold, range(len(codes)), h.device)
+        conv3d(x.trim(), *difference, detail, self._scratch, add)
+        conv3d(detail.trim(), *squeeze, squeezed, self._scratch, rectify)
+        conv3d(squeezed.trim(), *expand, x, self._scratch, gate)
         return h
 
 
-def _bands_first(x: Tensor) -> Tensor:
-    """What is one per atom, (C,), as it is; what is one per sample, band and atom, (N, B, 1, 1, C), bands first."""
-    return x.transpose(0, 1) if x.dim() > 1 else x
+def _bands_first(x: Tensor, bands: int) -> Tensor:
+    """What is one per atom, (C,), or one per sample, band and atom, (N, B, 1, 1, C), bands first."""
+    return x.transpose(0, 1) if x.dim() > 1 else x.expand(bands, 1, 1, 1, -1)
