@@ -69,6 +69,7 @@ def medians(runs: int, *functions) -> list[float]:
     times = [[] for _ in functions]
     for turn in range(runs + 1):
         for i, function in enumerate(functions):
+            time.sleep(0.02)  # OpenMP's threads spin for 10 ms after their work: not at the next one's cost
             began = time.perf_counter()
             function()
             if turn:  # the first turn warms up

@@ -47,10 +47,16 @@ def cells_of(image, stride):
     return cells.reshape(n, b, height // stride, width // stride, stride**2)
 
 
+@pytest.mark.parametrize("gradients", [True, False])
 @pytest.mark.parametrize("way", [Dense, Gathered])
 @pytest.mark.parametrize(("size", "stride"), [(9, 7), (9, 4), (8, 4), (9, 3), (5, 5), (3, 1)])
-def test_dictionaries_are_strided_convolutions_and_their_transposes(way, size, stride):
-    """Against PyTorch's own operators; the local ones in three dimensions."""
+def test_dictionaries_are_strided_convolutions_and_their_transposes(way, size, stride, gradients):
+    """Against PyTorch's own operators; the local ones in three dimensions. Without gradients there are other ways."""
+    with torch.set_grad_enabled(gradients):
+        check_dictionaries(way, size, stride)
+
+
+def check_dictionaries(way, size, stride):
     torch.manual_seed(1)
     apply = way(stride) if way is Dense else way(size, stride)
     atoms, bands, rows, cols = 6, 4, 4, 5
@@ -78,8 +84,9 @@ def test_dictionaries_are_strided_convolutions_and_their_transposes(way, size, s
     found = apply.analyse_local(cells, apply.local(kernel), codes)
     torch.testing.assert_close(found, codes + expected.permute(0, 2, 3, 4, 1), **close)
     expected = F.conv_transpose3d(codes.permute(0, 4, 1, 2, 3), kernel[:, None], **strides)[:, 0]
-    none, nothing = torch.zeros(2, rows, cols, 1), torch.zeros(1, bands, size, size)
-    found = apply.spread(none, apply.shared(nothing, transpose=True), codes, apply.local(kernel, transpose=True))
+    flat, atom = torch.randn(2, rows, cols, 1), torch.randn(1, bands, size, size)
+    expected = expected + F.conv_transpose2d(flat.permute(0, 3, 1, 2), atom, stride=stride)
+    found = apply.spread(flat, apply.shared(atom, transpose=True), codes, apply.local(kernel, transpose=True))
     torch.testing.assert_close(apply.restore(found), cells_of(F.pad(expected, beyond), stride), **close)
 
 
@@ -99,7 +106,7 @@ def test_winograd_is_the_convolution(shape):
     def after(here):
         found_at[here] += 1
 
-    winograd.conv3d(sheet, winograd.transform(kernel), bias, out, winograd.Scratch(), after)
+    winograd.conv3d(sheet, winograd.transform(kernel), bias, out, after)
     assert bool((found_at == 1).all()), "each code is written once"
     expected = F.conv3d(x.permute(0, 4, 1, 2, 3).double(), kernel.double(), bias.double(), padding=1)
     torch.testing.assert_close(out.inner.double(), expected.permute(2, 0, 3, 4, 1), rtol=1e-4, atol=1e-4)

@@ -7,21 +7,16 @@ many uses.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import winograd
+from .blocks import Blocks
 from .layers import conv2d, conv3d
-from .threads import blocked, share_out
-
-#: Rows of codes to a product.
-ROWS = 4
+from .threads import blocked
 
 
 class Dictionaries(Protocol):
@@ -131,6 +126,7 @@ class Gathered:
             for j, q in enumerate(spans)
         ]
         self.edge = len(spans) - 1
+        self._blocks = Blocks(self.parts)
         row, col = self.order // stride, self.order % stride
         #: Where in the atom, row by row, each of its pixels is.
         self.pixels = torch.cat([(row[run] + i * stride) * size + col[run] + j * stride for i, j, run in self.parts])
@@ -155,80 +151,28 @@ class Gathered:
 
     def analyse_shared(self, image: Tensor, ready: Tensor, codes: Tensor) -> Tensor:
         """See `Dictionaries`."""
-        if not blocked(codes):
-            patches = self._gather(image.permute(0, 2, 3, 1, 4), (1, 2)).flatten(3)
-            return torch.addmm(codes.flatten(0, 2), patches.flatten(0, 2), ready).view(codes.shape)
-        image, out = image.permute(0, 2, 3, 1, 4), torch.empty_like(codes)
-
-        def work(row: tuple[int, slice]) -> None:
-            sample, rows = row
-            patches = self._gather(image[sample, rows.start : rows.stop + self.edge], (0, 1)).flatten(2)
-            here = out[sample, rows].flatten(0, 1)
-            torch.addmm(codes[sample, rows].flatten(0, 1), patches.flatten(0, 1), ready, out=here)
-
-        share_out(work, _runs(len(codes), codes.shape[1], ROWS), codes.device)
-        return out
+        if blocked(codes):
+            return self._blocks.analyse_shared(image, ready, codes)
+        patches = self._gather(image.permute(0, 2, 3, 1, 4), (1, 2)).flatten(3)
+        return torch.addmm(codes.flatten(0, 2), patches.flatten(0, 2), ready).view(codes.shape)
 
     def spread_shared(self, codes: Tensor, ready: Tensor) -> Tensor:
         """See `Dictionaries`."""
-        if not blocked(codes):
-            return self._scatter(self._patches(codes, ready))
-        return self._spread_by_bands(codes, ready, None)
+        if blocked(codes):
+            return self._blocks.spread_shared(codes, ready)
+        return self._scatter(self._patches(codes, ready))
 
     def analyse_local(self, image: Tensor, ready: Tensor, codes: Tensor) -> Tensor:
         """See `Dictionaries`."""
-        if not blocked(codes):
-            return _add_three_bands(codes.clone(), self._gather(image), ready)
-        _, bands, _, w, atoms = codes.shape
-        out, kernel, scratch = torch.empty_like(codes), winograd.transform_bands(ready[:, 0]), winograd.Scratch()
-
-        def work(row: tuple[int, slice]) -> None:
-            sample, rows = row
-            high = rows.stop - rows.start
-            run = scratch.block(bands, high * w, kernel)
-            here = torch.from_numpy(run.data).view(bands, high, w, -1)
-            self._gather(image[sample, :, rows.start : rows.stop + self.edge], (1, 2), here)
-            found = torch.from_numpy(run.convolve(kernel)).view(bands, high, w, atoms)
-            torch.add(codes[sample, :, rows], found, out=out[sample, :, rows])
-
-        share_out(work, _runs(len(codes), codes.shape[2], 1), codes.device)
-        return out
+        if blocked(codes):
+            return self._blocks.analyse_local(image, ready, codes)
+        return _add_three_bands(codes.clone(), self._gather(image), ready)
 
     def spread(self, shared: Tensor, ready_shared: Tensor, local: Tensor, ready_local: Tensor) -> Tensor:
         """See `Dictionaries`."""
-        if not blocked(local):
-            return self._scatter(_add_three_bands(self._patches(shared, ready_shared).contiguous(), local, ready_local))
-        n, bands, h, w, channels = local.shape
-        patches = local.new_empty(n, bands, h, w, self.size**2)
-        kernel, scratch = winograd.transform_bands(ready_local[:, 0]), winograd.Scratch()
-
-        def work(row: tuple[int, slice]) -> None:
-            sample, rows = row
-            high = rows.stop - rows.start
-            run = scratch.block(bands, high * w, kernel)
-            torch.from_numpy(run.data).view(bands, high, w, channels).copy_(local[sample, :, rows])
-            patches[sample, :, rows] = torch.from_numpy(run.convolve(kernel)).view(bands, high, w, -1)
-
-        share_out(work, _runs(n, h, 1), local.device)
-        return self._spread_by_bands(shared, ready_shared, patches)
-
-    def _spread_by_bands(self, codes: Tensor, ready: Tensor, patches: Tensor | None) -> Tensor:
-        """K, and `patches`: (N, B, h, w, k^2), put together: a band after another."""
-        n, rows, cols, atoms = codes.shape
-        bands = ready.shape[1]
-        image = codes.new_empty(n, bands, rows + self.edge, cols + self.edge, self.stride**2)
-        flat = codes.reshape(n, rows * cols, atoms)
-
-        def work(item: tuple[int, int]) -> None:
-            sample, band = item
-            if patches is None:
-                here = flat[sample] @ ready[:, band]
-            else:
-                here = patches[sample, band].view(rows * cols, -1).addmm_(flat[sample], ready[:, band])
-            image[sample, band] = self._scatter(here.view(1, 1, rows, cols, -1))[0, 0]
-
-        share_out(work, itertools.product(range(n), range(bands)), codes.device)
-        return image
+        if blocked(local):
+            return self._blocks.spread(shared, ready_shared, local, ready_local)
+        return self._scatter(_add_three_bands(self._patches(shared, ready_shared).contiguous(), local, ready_local))
 
     def _patches(self, codes: Tensor, ready: Tensor) -> Tensor:
         """The pixels under each atom, (N, B, h', w', k^2)."""
@@ -242,12 +186,12 @@ class Gathered:
     def _ordered(self, kernel: Tensor) -> Tensor:
         return kernel.flatten(2)[:, :, self.pixels.to(kernel.device)]
 
-    def _gather(self, image: Tensor, axes: tuple[int, int] = (2, 3), out: Tensor | None = None) -> Tensor:
+    def _gather(self, image: Tensor, axes: tuple[int, int] = (2, 3)) -> Tensor:
         """Cells (..., h, ..., w, ..., s^2), h and w at `axes`, to the pixels under each atom: (..., k^2)."""
         shape = list(image.shape[:-1])
         for axis in axes:
             shape[axis] -= self.edge
-        out = image.new_empty(*shape, self.size**2) if out is None else out
+        out = image.new_empty(*shape, self.size**2)
         first = 0
         for i, j, run in self.parts:
             here = image[..., run].narrow(axes[0], i, shape[axes[0]]).narrow(axes[1], j, shape[axes[1]])
@@ -267,21 +211,9 @@ class Gathered:
         return image
 
 
-def _runs(samples: int, rows: int, high: int) -> Iterator[tuple[int, slice]]:
-    """Rows of codes, `high` at a time, sample by sample."""
-    return ((n, slice(i, min(i + high, rows))) for n in range(samples) for i in range(0, rows, high))
-
-
 def _add_three_bands(out: Tensor, x: Tensor, ready: Tensor) -> Tensor:
     """Add to `out`, (N, B, h, w, C'), (N, B, h, w, C) times a matrix for each of the bands before, here and after."""
     n, bands, h, w, channels = x.shape
-    if x.device.type == "cpu" and not torch.is_grad_enabled():
-        # Band by band: what is added to stays in the cache for all three.
-        x, total = x.reshape(n * bands, h * w, channels), out.view(n * bands, h * w, -1)
-        for i, step in itertools.product(range(n * bands), (-1, 0, 1)):
-            if 0 <= i % bands + step < bands:
-                total[i].addmm_(x[i + step], ready[1 + step, 0])
-        return out
     x, total = x.reshape(n, -1, channels), out.view(n, bands * h * w, -1)
     before, here, after = ready.expand(-1, n, -1, -1)
     total.baddbmm_(x, here)

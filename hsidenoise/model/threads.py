@@ -39,7 +39,7 @@ def share_out(work: Callable[[Item], None], items: Iterable[Item], device: torch
 
     Small items, a millisecond each, would else wait for the thread that hands them out.
     """
-    left = iter(items)
+    left = iter(list(items))  # which threads may share, unlike a generator
 
     def several(_: int) -> None:
         for item in left:
@@ -49,15 +49,19 @@ def share_out(work: Callable[[Item], None], items: Iterable[Item], device: torch
         pass
 
 
-def in_parts(work: Callable[..., None], *tensors: Tensor) -> None:
+def in_parts(work: Callable[..., object], *tensors: Tensor) -> None:
     """`work` on parts of tensors (N, m, ...), along m, side by side."""
     parts = zip(*(x.chunk(torch.get_num_threads(), 1) for x in tensors), strict=True)
-    share_out(lambda part: work(*part), parts, tensors[0].device)
+
+    def alone(part: tuple[Tensor, ...]) -> None:
+        work(*part)
+
+    share_out(alone, parts, tensors[0].device)
 
 
 def blocked(x: Tensor) -> bool:
-    """Whether work on it is worth cutting into blocks: on a CPU, without gradients."""
-    return x.device.type == "cpu" and not torch.is_grad_enabled()
+    """Whether work on it is worth cutting into blocks: on a CPU, in float32, without gradients."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled()
 
 
 @functools.lru_cache(maxsize=1)

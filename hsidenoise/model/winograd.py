@@ -20,9 +20,11 @@ from numpy.polynomial.polynomial import polyfromroots, polyvander
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .threads import share_out
+from .threads import blocked, share_out
 
 Array = NDArray[np.float32]
+#: Bands, sample, rows and columns of codes in a `Sheet`.
+Index = tuple[slice, int, slice, slice]
 
 #: Results, samples that they need, and taps of the kernel along an edge of a tile.
 OUT, IN, TAPS = 4, 6, 3
@@ -54,19 +56,20 @@ DATA, RESULT = DATA.astype(np.float32), RESULT.astype(np.float32)
 def pays(kernel: Tensor) -> bool:
     """Whether `conv3d` is the faster way for this kernel: on a CPU, in float32, without gradients, channels enough."""
     wide = min(kernel.shape[:2]) >= FEWEST
-    plain = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
-    return wide and kernel.device.type == "cpu" and not plain
+    return wide and blocked(kernel) and not torch.is_autocast_enabled("cpu")
 
 
 def transform(kernel: Tensor) -> Array:
     """A kernel (C', C, 3, 3, 3) as `conv3d` takes it, (6, 1, 36, C, C')."""
-    seen = np.einsum("ai,bj,ck,onijk->abcno", KERNEL, KERNEL, KERNEL, kernel.double().numpy(), optimize=True)
-    return seen.reshape(IN, 1, IN**2, *seen.shape[3:]).astype(np.float32)
+    taps = kernel.double().numpy()
+    seen: Array = np.einsum("ai,bj,ck,onijk->abcno", KERNEL, KERNEL, KERNEL, taps, optimize=True).astype(np.float32)
+    return seen.reshape(IN, 1, IN**2, *seen.shape[3:])
 
 
 def transform_bands(kernel: Tensor) -> Array:
     """Matrices for the bands before, here and after, (3, C, C'), as `AlongBands` takes them, (6, 1, 1, C, C')."""
-    return np.einsum("ai,ino->ano", KERNEL, kernel.double().numpy())[:, None, None].astype(np.float32)
+    seen: Array = np.einsum("ai,ino->ano", KERNEL, kernel.double().numpy()).astype(np.float32)
+    return seen[:, None, None]
 
 
 class Scratch(threading.local):
@@ -81,6 +84,7 @@ class Scratch(threading.local):
         count = math.prod(shape)
         held = self._held.get(name)
         if held is None or len(held) < count:
+            self._blocks.clear()  # of the smaller one
             held = self._held[name] = np.empty(count, np.float32)
         return held[:count].reshape(shape)
 
@@ -90,6 +94,9 @@ class Scratch(threading.local):
         if key not in self._blocks:
             self._blocks[key] = AlongBands(self.take, bands, cells, kernel.shape)
         return self._blocks[key]
+
+
+SCRATCH = Scratch()
 
 
 class AlongBands:
@@ -181,7 +188,7 @@ class Sheet:
         return self
 
 
-def conv3d(x: Sheet, kernel: Array, bias: Tensor, out: Sheet, scratch: Scratch, after: Callable[..., None]) -> None:
+def conv3d(x: Sheet, kernel: Array, bias: Tensor, out: Sheet, after: Callable[[Index], None]) -> None:
     """The convolution of a sheet with a transformed kernel, written to `out` block by block. Carries no gradient.
 
     `after` is called with the index of the codes (B, rows, cols, C) that a block has just written, in its thread:
@@ -189,18 +196,18 @@ def conv3d(x: Sheet, kernel: Array, bias: Tensor, out: Sheet, scratch: Scratch, 
     """
     bands, samples, rows, cols, *_ = x.tiles.shape
     channels, found = kernel.shape[-2:]
-    wide = max(ALONE // (-(-bands // OUT) * channels * found), 1)
+    wide = max(ALONE // (-(-bands // OUT) * max(channels, found) ** 2), 1)
     offset = np.outer(FLAT, bias.numpy())
 
     def work(block: tuple[int, int, int]) -> None:
         sample, row, start = block
         stop = min(start + wide, cols)
         tiles = stop - start
-        along = scratch.block(bands, tiles, kernel)
-        lines = scratch.take("lines", bands, tiles, IN, IN, channels)
+        along = SCRATCH.block(bands, tiles, kernel)
+        lines = SCRATCH.take("lines", bands, tiles, IN, IN, channels)
         np.matmul(DATA, x.needed[:, sample, row, start:stop], out=lines.reshape(bands, tiles, IN, -1))
         np.matmul(DATA, lines, out=along.data.reshape(lines.shape))
-        lines = scratch.take("lines", bands, tiles, OUT, IN, found)
+        lines = SCRATCH.take("lines", bands, tiles, OUT, IN, found)
         planes = along.convolve(kernel).reshape(bands, tiles, IN, -1)
         np.matmul(RESULT, planes, out=lines.reshape(bands, tiles, OUT, -1))
         lines += offset
@@ -221,7 +228,6 @@ class Enhancement:
 
     def __init__(self, convolutions: Sequence[tuple[Tensor, Tensor]]) -> None:
         self._convolutions = [(transform(kernel), bias) for kernel, bias in convolutions]
-        self._scratch = Scratch()
         self._sheets: list[Sheet] = []
 
     def __call__(self, h: Tensor, theta: Tensor, gate_bias: Tensor | None) -> Tensor:
@@ -236,22 +242,22 @@ class Enhancement:
             old, limit = codes[band], theta[band]
             torch.sub(old, torch.clamp(old, -limit, limit), out=x.inner[band])
 
-        def add(here: tuple) -> None:
+        def add(here: Index) -> None:
             detail.inner[here].relu_().add_(x.inner[here])
 
-        def rectify(here: tuple) -> None:
+        def rectify(here: Index) -> None:
             squeezed.inner[here].relu_()
 
-        def gate(here: tuple) -> None:
+        def gate(here: Index) -> None:
             part = x.inner[here]
             if gate_bias is not None:
                 part.add_(gate_bias.transpose(0, 1)[here[:2]])
             torch.mul(part.sigmoid_(), detail.inner[here], out=codes[here])
 
         share_out(threshold, range(len(codes)), h.device)
-        conv3d(x.trim(), *difference, detail, self._scratch, add)
-        conv3d(detail.trim(), *squeeze, squeezed, self._scratch, rectify)
-        conv3d(squeezed.trim(), *expand, x, self._scratch, gate)
+        conv3d(x.trim(), *difference, detail, add)
+        conv3d(detail.trim(), *squeeze, squeezed, rectify)
+        conv3d(squeezed.trim(), *expand, x, gate)
         return h
 
 

@@ -1,0 +1,126 @@
+"""Dictionaries without gradients on a CPU: blocks of codes side by side, each by one thread.
+
+They compute what `hsidenoise.model.dictionary.Gathered` does, and along bands in half its multiplications
+(`hsidenoise.model.winograd`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from .threads import share_out
+from .winograd import SCRATCH, Array, transform_bands
+
+#: Rows of codes to a product with the shared dictionary: what is gathered for them stays in the cache.
+ROWS = 4
+
+
+class Blocks:
+    """Analysis and synthesis; arguments and results are those of `hsidenoise.model.dictionary.Gathered`, in float32.
+
+    Parameters
+    ----------
+    parts
+        Row and column of each cell that an atom covers, and the run of its pixels. The first is covered whole.
+    """
+
+    def __init__(self, parts: Sequence[tuple[int, int, slice]]) -> None:
+        stops = list(itertools.accumulate(run.stop - run.start for *_, run in parts))
+        places = (slice(a, b) for a, b in itertools.pairwise([0, *stops]))
+        #: The same, with the place of these pixels in the atom.
+        self.parts = [(*part, place) for part, place in zip(parts, places, strict=True)]
+        self.pixels = stops[-1]
+
+    def analyse_shared(self, image: Tensor, ready: Tensor, codes: Tensor) -> Tensor:
+        """Codes + W_K image."""
+        n, rows, cols, atoms = codes.shape
+        cells, out = image.permute(0, 2, 3, 1, 4).numpy(), torch.empty_like(codes)
+
+        def work(at: tuple[int, slice]) -> None:
+            high = at[1].stop - at[1].start
+            patches = SCRATCH.take("patches", high, cols, cells.shape[3], self.pixels)
+            self._gather(cells[at[0], at[1].start :], patches)
+            flat = torch.from_numpy(patches).view(high * cols, -1)
+            torch.addmm(codes[at].reshape(-1, atoms), flat, ready, out=out[at].view(-1, atoms))
+
+        share_out(work, _runs(n, rows, ROWS), codes.device)
+        return out
+
+    def analyse_local(self, image: Tensor, ready: Tensor, codes: Tensor) -> Tensor:
+        """Codes + W_D image."""
+        n, bands, rows, cols, _ = codes.shape
+        kernel, out = transform_bands(ready[:, 0]), torch.empty_like(codes)
+        cells, old, new = (x.permute(0, 2, 3, 1, 4).numpy() for x in (image, codes, out))
+
+        def work(at: tuple[int, slice]) -> None:
+            block = SCRATCH.block(bands, (at[1].stop - at[1].start) * cols, kernel)
+            self._gather(cells[at[0], at[1].start :], _in_rows(block.data, cols))
+            new[at] = _in_rows(block.convolve(kernel), cols)
+            new[at] += old[at]
+
+        share_out(work, _runs(n, rows, 1), codes.device)
+        return out
+
+    def spread_shared(self, codes: Tensor, ready: Tensor) -> Tensor:
+        """K: shared codes to image."""
+        return self._put_together(codes, ready, None)
+
+    def spread(self, shared: Tensor, ready_shared: Tensor, local: Tensor, ready_local: Tensor) -> Tensor:
+        """K and D: both codes to the image they explain together."""
+        n, bands, rows, cols, _ = local.shape
+        kernel, patches = transform_bands(ready_local[:, 0]), local.new_empty(n, bands, rows, cols, self.pixels)
+        codes, out = (x.permute(0, 2, 3, 1, 4).numpy() for x in (local, patches))
+
+        def work(at: tuple[int, slice]) -> None:
+            block = SCRATCH.block(bands, (at[1].stop - at[1].start) * cols, kernel)
+            _in_rows(block.data, cols)[...] = codes[at]
+            out[at] = _in_rows(block.convolve(kernel), cols)
+
+        share_out(work, _runs(n, rows, 1), local.device)
+        return self._put_together(shared, ready_shared, patches)
+
+    def _gather(self, cells: Array, patches: Array) -> None:
+        """Cells (h + m - 1 or more, w + m - 1, B, s^2) to the pixels under each atom, (h, w, B, k^2)."""
+        rows, cols = patches.shape[:2]
+        for i, j, run, place in self.parts:
+            patches[..., place] = cells[i : i + rows, j : j + cols, :, run]
+
+    def _put_together(self, codes: Tensor, ready: Tensor, patches: Tensor | None) -> Tensor:
+        """K, and `patches` (N, B, h', w', k^2), added up: a band after another."""
+        n, rows, cols, atoms = codes.shape
+        bands, edge = ready.shape[1], self.parts[-1][0]
+        image = codes.new_empty(n, bands, rows + edge, cols + edge, self.parts[0][2].stop)
+        codes = codes.reshape(n, rows * cols, atoms)
+
+        def work(at: tuple[int, int]) -> None:
+            sample, band = at
+            if patches is None:
+                found = codes[sample] @ ready[:, band]
+            else:
+                found = patches[at].view(rows * cols, -1).addmm_(codes[sample], ready[:, band])
+            found, here = found.view(rows, cols, -1), image[at]
+            here[rows:] = here[:, cols:] = 0
+            for i, j, run, place in self.parts:
+                under = here[i : i + rows, j : j + cols, run]
+                under.add_(found[..., place]) if i or j else under.copy_(found[..., place])
+
+        share_out(work, itertools.product(range(n), range(bands)), codes.device)
+        return image
+
+
+def _in_rows(block: Array, cols: int) -> Array:
+    """(B, h w, 1, C) as (h, w, B, C)."""
+    bands, _, _, channels = block.shape
+    return block.reshape(bands, -1, cols, channels).transpose(1, 2, 0, 3)
+
+
+def _runs(samples: int, rows: int, most: int) -> Iterator[tuple[int, slice]]:
+    """Rows of codes, sample by sample, at most so many at a time: about as many for each thread."""
+    threads = torch.get_num_threads()
+    count = min(-(-rows // (most * threads)) * threads, rows)
+    stops = [rows * (i + 1) // count for i in range(count)]
+    return ((n, slice(a, b)) for n in range(samples) for a, b in itertools.pairwise([0, *stops]))
