@@ -74,8 +74,8 @@ def check_dictionaries(way, size, stride):
     found = apply.analyse_shared(cells, apply.shared(kernel), codes.permute(0, 2, 3, 1))
     torch.testing.assert_close(found.permute(0, 3, 1, 2), codes + expected, **close)
     expected = F.pad(F.conv_transpose2d(codes, kernel, stride=stride), beyond)
-    found = apply.spread_shared(codes.permute(0, 2, 3, 1), apply.shared(kernel, transpose=True))
-    torch.testing.assert_close(apply.restore(found), cells_of(expected, stride), **close)
+    taken = apply.take_shared(cells.clone(), codes.permute(0, 2, 3, 1), apply.shared(kernel, transpose=True))
+    torch.testing.assert_close(apply.restore(taken), cells_of(image - expected, stride), **close)
 
     kernel = torch.randn(atoms, 3, size, size)
     strides = {"stride": (1, stride, stride), "padding": (1, 0, 0)}

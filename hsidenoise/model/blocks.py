@@ -65,9 +65,18 @@ class Blocks:
         share_out(work, _runs(n, rows, 1), codes.device)
         return out
 
-    def spread_shared(self, codes: Tensor, ready: Tensor) -> Tensor:
-        """K: shared codes to image."""
-        return self._put_together(codes, ready, None)
+    def take_shared(self, image: Tensor, codes: Tensor, ready: Tensor) -> Tensor:
+        """Image - K codes, in the memory of the image."""
+        n, rows, cols, atoms = codes.shape
+        codes = codes.reshape(n, rows * cols, atoms)
+
+        def work(at: tuple[int, int]) -> None:
+            found, here = (codes[at[0]] @ ready[:, at[1]]).view(rows, cols, -1), image[at]
+            for i, j, run, place in self.parts:
+                here[i : i + rows, j : j + cols, run] -= found[..., place]
+
+        share_out(work, itertools.product(range(n), range(image.shape[1])), codes.device)
+        return image
 
     def spread(self, shared: Tensor, ready_shared: Tensor, local: Tensor, ready_local: Tensor) -> Tensor:
         """K and D: both codes to the image they explain together."""
@@ -81,35 +90,26 @@ class Blocks:
             out[at] = _in_rows(block.convolve(kernel), cols)
 
         share_out(work, _runs(n, rows, 1), local.device)
-        return self._put_together(shared, ready_shared, patches)
+        edge = self.parts[-1][0]
+        image = local.new_empty(n, bands, rows + edge, cols + edge, self.parts[0][2].stop)
+        shared = shared.reshape(n, rows * cols, -1)
+
+        def put_together(at: tuple[int, int]) -> None:
+            under, here = patches[at], image[at]
+            under.view(rows * cols, -1).addmm_(shared[at[0]], ready_shared[:, at[1]])
+            here[rows:] = here[:, cols:] = 0
+            for i, j, run, place in self.parts:
+                there, found = here[i : i + rows, j : j + cols, run], under[..., place]
+                there.add_(found) if i or j else there.copy_(found)
+
+        share_out(put_together, itertools.product(range(n), range(bands)), local.device)
+        return image
 
     def _gather(self, cells: Array, patches: Array) -> None:
         """Cells (h + m - 1 or more, w + m - 1, B, s^2) to the pixels under each atom, (h, w, B, k^2)."""
         rows, cols = patches.shape[:2]
         for i, j, run, place in self.parts:
             patches[..., place] = cells[i : i + rows, j : j + cols, :, run]
-
-    def _put_together(self, codes: Tensor, ready: Tensor, patches: Tensor | None) -> Tensor:
-        """K, and `patches` (N, B, h', w', k^2), added up: a band after another."""
-        n, rows, cols, atoms = codes.shape
-        bands, edge = ready.shape[1], self.parts[-1][0]
-        image = codes.new_empty(n, bands, rows + edge, cols + edge, self.parts[0][2].stop)
-        codes = codes.reshape(n, rows * cols, atoms)
-
-        def work(at: tuple[int, int]) -> None:
-            sample, band = at
-            if patches is None:
-                found = codes[sample] @ ready[:, band]
-            else:
-                found = patches[at].view(rows * cols, -1).addmm_(codes[sample], ready[:, band])
-            found, here = found.view(rows, cols, -1), image[at]
-            here[rows:] = here[:, cols:] = 0
-            for i, j, run, place in self.parts:
-                under = here[i : i + rows, j : j + cols, run]
-                under.add_(found[..., place]) if i or j else under.copy_(found[..., place])
-
-        share_out(work, itertools.product(range(n), range(bands)), codes.device)
-        return image
 
 
 def _in_rows(block: Array, cols: int) -> Array:

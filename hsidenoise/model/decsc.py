@@ -233,7 +233,7 @@ class DECSC(nn.Module):
         s = self.net1(layers.soft_threshold(s, packed.theta_shared)).float()
         s = s if self.config.shrink == 1 else s * self.config.shrink
         with exactly(y.device):
-            left = minus(left, apply.spread_shared(minus(s, before), packed.spread_shared), out=left)  # S the new one
+            left = apply.take_shared(left, minus(s, before), packed.spread_shared)  # y - K S - D H, S the new one
             h = apply.analyse_local(weigh(left, packed.weight), packed.analyse_local, h)
         h = packed.enhancement(h, packed.theta_local, packed.gate).float()
         h = h if self.config.shrink == 1 else h * self.config.shrink

@@ -41,8 +41,8 @@ class Dictionaries(Protocol):
     def analyse_shared(self, image: Tensor, ready: Tensor, codes: Tensor) -> Tensor:
         """Codes + W_K image: shared codes."""
 
-    def spread_shared(self, codes: Tensor, ready: Tensor) -> Tensor:
-        """K: shared codes to image."""
+    def take_shared(self, image: Tensor, codes: Tensor, ready: Tensor) -> Tensor:
+        """Image - K codes, the shared ones; in the memory of the image where no gradient needs that."""
 
     def analyse_local(self, image: Tensor, ready: Tensor, codes: Tensor) -> Tensor:
         """Codes + W_D image: local codes."""
@@ -88,8 +88,11 @@ class Dense:
         """See `Dictionaries`."""
         return conv2d(image.permute(0, 2, 3, 1, 4).flatten(3), ready).add_(codes)
 
-    def spread_shared(self, codes: Tensor, ready: Tensor) -> Tensor:
+    def take_shared(self, image: Tensor, codes: Tensor, ready: Tensor) -> Tensor:
         """See `Dictionaries`."""
+        return image - self._spread_shared(codes, ready)
+
+    def _spread_shared(self, codes: Tensor, ready: Tensor) -> Tensor:
         out = conv2d(codes, ready, padding=ready.shape[-1] - 1)
         return out.reshape(*out.shape[:3], -1, self.stride**2).permute(0, 3, 1, 2, 4)
 
@@ -100,7 +103,7 @@ class Dense:
     def spread(self, shared: Tensor, ready_shared: Tensor, local: Tensor, ready_local: Tensor) -> Tensor:
         """See `Dictionaries`."""
         edge = ready_local.shape[-1] - 1
-        return conv3d(local, ready_local, padding=(1, edge, edge)) + self.spread_shared(shared, ready_shared)
+        return conv3d(local, ready_local, padding=(1, edge, edge)) + self._spread_shared(shared, ready_shared)
 
 
 class Gathered:
@@ -156,11 +159,11 @@ class Gathered:
         patches = self._gather(image.permute(0, 2, 3, 1, 4), (1, 2)).flatten(3)
         return torch.addmm(codes.flatten(0, 2), patches.flatten(0, 2), ready).view(codes.shape)
 
-    def spread_shared(self, codes: Tensor, ready: Tensor) -> Tensor:
+    def take_shared(self, image: Tensor, codes: Tensor, ready: Tensor) -> Tensor:
         """See `Dictionaries`."""
         if blocked(codes):
-            return self._blocks.spread_shared(codes, ready)
-        return self._scatter(self._patches(codes, ready))
+            return self._blocks.take_shared(image, codes, ready)
+        return image - self._scatter(self._patches(codes, ready))
 
     def analyse_local(self, image: Tensor, ready: Tensor, codes: Tensor) -> Tensor:
         """See `Dictionaries`."""
