@@ -113,12 +113,15 @@ class Engine:
 def automatic_tile(cube: Cube, engine: Engine) -> int:
     """The tile edge that reads the fewest pixels twice, among those that fit a third of the memory that is free.
 
-    Not above 320 on a CPU, where two cover 512 pixels: larger ones save little, and their codes take memory.
+    On a CPU not above 320, or what it takes for two to cover 512 pixels: larger ones save little, and their codes take
+    memory.
     """
     bands, rows, cols = cube.shape
     budget = free_memory(engine.device) // 3
     smallest = max(engine.smallest, 64)
-    sizes = range(smallest, max(smallest, 512 if engine.device.type == "cuda" else 320) + 1, 16)
+    two = 256 + engine.card.halo + FEATHER + engine.align
+    largest = 512 if engine.device.type == "cuda" else max(320, two)
+    sizes = [smallest, *reversed(range(largest, smallest, -16))]
 
     def fits(size: int) -> bool:
         return size == smallest or tile_bytes(engine, bands, size) + 8 * bands * size * cols <= budget

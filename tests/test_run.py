@@ -620,6 +620,25 @@ def test_real_files(shared, run, tmp_path, name, caplog):
         np.testing.assert_array_equal(np.asarray(reader.open_memmap(interleave="bsq")), out)
 
 
+@pytest.mark.parametrize("name", ["shrinkage", "dct", "compact", "decsc"])
+def test_two_tiles_cover_512_pixels(name):
+    import torch
+
+    from hsidenoise import engine as engines
+    from hsidenoise.model.weights import find, load
+    from hsidenoise.tiles import plan
+
+    model, card = load(find(name))
+    engine = engines.Engine(model, card, torch.device("cpu"), 1)
+
+    class Shape:
+        shape = (31, 512, 512)
+
+    size = engines.automatic_tile(Shape, engine)
+    assert len(plan(512, 512, size, halo=card.halo, feather=engines.FEATHER, align=engine.align)) == 4
+    assert size < 360
+
+
 def test_the_automatic_tile_wastes_little_and_fits_the_memory(tmp_path, monkeypatch):
     import torch
 
