@@ -345,7 +345,7 @@ def exactly(device: torch.device) -> torch.autocast:
 def minus(x: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
     """The difference, in the memory of `out` where no gradient needs that."""
     if not blocked(x):
-        return x - y
+        return torch.sub(x, y, out=None if torch.is_grad_enabled() else out)
     out = torch.empty_like(x) if out is None else out
     in_parts(lambda a, b, c: torch.sub(a, b, out=c), x, y, out)
     return out

@@ -40,11 +40,12 @@ def conv3d(x: Tensor, kernel: Tensor, bias: Tensor | None = None, padding: tuple
 
 def soft_threshold(x: Tensor, theta: Tensor) -> Tensor:
     """Shrink towards zero by `theta` >= 0, one threshold per atom (last axis)."""
-    if not blocked(x):
-        return x - torch.clamp(x, -theta, theta)
-    out = torch.empty_like(x)
-    in_parts(lambda a, t, b: torch.sub(a, torch.clamp(a, -t, t), out=b), x, theta.expand_as(x), out)
-    return out
+    if blocked(x):
+        out = torch.empty_like(x)
+        in_parts(lambda a, t, b: torch.sub(a, torch.clamp(a, -t, t), out=b), x, theta.expand_as(x), out)
+        return out
+    clipped = torch.clamp(x, -theta, theta)
+    return x - clipped if torch.is_grad_enabled() else torch.sub(x, clipped, out=clipped)
 
 
 class SwinBlock(nn.Module):
@@ -75,7 +76,7 @@ class SwinBlock(nn.Module):
         """(N, h, w, C) to the same."""
         if not blocked(x):
             return self.rows(x, self.shift)
-        # In strips: what a whole image takes is mapped afresh every time, which takes longer than to compute it.
+        # In strips, side by side: what a whole image takes is mapped afresh every time, for longer than it is used.
         n, h, w, c = x.shape
         windows = -(-(h + self.shift) // self.window)
         row = n * w * self.window * 3 * c * x.element_size()  # of windows: queries, keys and values
