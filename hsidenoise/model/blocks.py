@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .threads import share_out
-from .winograd import SCRATCH, Array, transform_bands
+from .winograd import SCRATCH, Array
 
 #: Rows of codes to a product with the shared dictionary: what is gathered for them stays in the cache.
 ROWS = 4
@@ -25,15 +25,13 @@ class Blocks:
     Parameters
     ----------
     parts
-        Row and column of each cell that an atom covers, and the run of its pixels. The first is covered whole.
+        Row and column of each cell that an atom covers, the run of its pixels there, and their place in the atom.
+        The first cell is covered whole.
     """
 
-    def __init__(self, parts: Sequence[tuple[int, int, slice]]) -> None:
-        stops = list(itertools.accumulate(run.stop - run.start for *_, run in parts))
-        places = (slice(a, b) for a, b in itertools.pairwise([0, *stops]))
-        #: The same, with the place of these pixels in the atom.
-        self.parts = [(*part, place) for part, place in zip(parts, places, strict=True)]
-        self.pixels = stops[-1]
+    def __init__(self, parts: Sequence[tuple[int, int, slice, slice]]) -> None:
+        self.parts = parts
+        self.pixels: int = parts[-1][3].stop
 
     def analyse_shared(self, image: Tensor, ready: Tensor, codes: Tensor) -> Tensor:
         """Codes + W_K image."""
@@ -53,7 +51,7 @@ class Blocks:
     def analyse_local(self, image: Tensor, ready: Tensor, codes: Tensor) -> Tensor:
         """Codes + W_D image."""
         n, bands, rows, cols, _ = codes.shape
-        kernel, out = transform_bands(ready[:, 0]), torch.empty_like(codes)
+        kernel, out = ready.numpy(), torch.empty_like(codes)
         cells, old, new = (x.permute(0, 2, 3, 1, 4).numpy() for x in (image, codes, out))
 
         def work(at: tuple[int, slice]) -> None:
@@ -81,7 +79,7 @@ class Blocks:
     def spread(self, shared: Tensor, ready_shared: Tensor, local: Tensor, ready_local: Tensor) -> Tensor:
         """K and D: both codes to the image they explain together."""
         n, bands, rows, cols, _ = local.shape
-        kernel, patches = transform_bands(ready_local[:, 0]), local.new_empty(n, bands, rows, cols, self.pixels)
+        kernel, patches = ready_local.numpy(), local.new_empty(n, bands, rows, cols, self.pixels)
         codes, out = (x.permute(0, 2, 3, 1, 4).numpy() for x in (local, patches))
 
         def work(at: tuple[int, slice]) -> None:

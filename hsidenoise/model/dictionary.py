@@ -7,6 +7,7 @@ many uses.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from .blocks import Blocks
 from .layers import conv2d, conv3d
 from .threads import blocked
+from .winograd import transform_bands
 
 
 class Dictionaries(Protocol):
@@ -122,17 +124,18 @@ class Gathered:
         runs = (cell[left:, :left], cell[:left, :left], cell[:left, left:], cell[left:, left:])
         #: Where in its cell, row by row, each pixel is.
         self.order = torch.cat([run.flatten() for run in runs])
-        #: Row and column of each cell that an atom covers, and the run of its pixels.
-        self.parts = [
-            (i, j, slice((stride - p) * left, (stride - p) * left + p * q))
-            for i, p in enumerate(spans)
-            for j, q in enumerate(spans)
-        ]
+        #: Row and column of each cell that an atom covers, the run of its pixels there, and their place in the atom.
+        self.parts: list[tuple[int, int, slice, slice]] = []
+        first = 0
+        for (i, p), (j, q) in itertools.product(enumerate(spans), repeat=2):
+            start = (stride - p) * left
+            self.parts.append((i, j, slice(start, start + p * q), slice(first, first + p * q)))
+            first += p * q
         self.edge = len(spans) - 1
         self._blocks = Blocks(self.parts)
         row, col = self.order // stride, self.order % stride
         #: Where in the atom, row by row, each of its pixels is.
-        self.pixels = torch.cat([(row[run] + i * stride) * size + col[run] + j * stride for i, j, run in self.parts])
+        self.pixels = torch.cat([(row[run] + i * stride) * size + col[run] + j * stride for i, j, run, _ in self.parts])
 
     def arrange(self, cells: Tensor) -> Tensor:
         """See `Dictionaries`."""
@@ -148,9 +151,10 @@ class Gathered:
         return ready if transpose else ready.flatten(1).T
 
     def local(self, kernel: Tensor, *, transpose: bool = False) -> Tensor:
-        """One matrix for each of three bands, (3, 1, k^2, local), or (3, 1, local, k^2)."""
+        """One matrix for each of three bands, (3, 1, k^2, local), or (3, 1, local, k^2); for `Blocks` transformed."""
         ready = self._ordered(kernel).permute(1, 2, 0)[:, None]
-        return ready.flip(0).transpose(2, 3) if transpose else ready
+        ready = ready.flip(0).transpose(2, 3) if transpose else ready
+        return torch.from_numpy(transform_bands(ready[:, 0])) if blocked(ready) else ready
 
     def analyse_shared(self, image: Tensor, ready: Tensor, codes: Tensor) -> Tensor:
         """See `Dictionaries`."""
@@ -195,11 +199,9 @@ class Gathered:
         for axis in axes:
             shape[axis] -= self.edge
         out = image.new_empty(*shape, self.size**2)
-        first = 0
-        for i, j, run in self.parts:
+        for i, j, run, place in self.parts:
             here = image[..., run].narrow(axes[0], i, shape[axes[0]]).narrow(axes[1], j, shape[axes[1]])
-            out[..., first : first + here.shape[-1]] = here
-            first += here.shape[-1]
+            out[..., place] = here
         return out
 
     def _scatter(self, patches: Tensor) -> Tensor:
@@ -207,10 +209,9 @@ class Gathered:
         rows, cols = patches.shape[2:4]
         first = self.stride**2  # the cell an atom begins in, which it fills: the others reach over it
         image = F.pad(patches[..., :first], (0, 0, 0, self.edge, 0, self.edge))
-        for i, j, run in self.parts[1:]:
+        for i, j, run, place in self.parts[1:]:
             here = image[:, :, i : i + rows, j : j + cols, run]
-            here += patches[..., first : first + here.shape[-1]]
-            first += here.shape[-1]
+            here += patches[..., place]
         return image
 
 

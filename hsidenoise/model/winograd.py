@@ -96,6 +96,7 @@ class Scratch(threading.local):
         return self._blocks[key]
 
 
+#: Of all blocks.
 SCRATCH = Scratch()
 
 
@@ -197,7 +198,7 @@ def conv3d(x: Sheet, kernel: Array, bias: Tensor, out: Sheet, after: Callable[[I
     bands, samples, rows, cols, *_ = x.tiles.shape
     channels, found = kernel.shape[-2:]
     wide = max(ALONE // (-(-bands // OUT) * max(channels, found) ** 2), 1)
-    offset = np.outer(FLAT, bias.numpy())
+    offset = np.outer(FLAT, bias.detach().numpy())
 
     def work(block: tuple[int, int, int]) -> None:
         sample, row, start = block
